@@ -1,0 +1,92 @@
+"""All errors of unsticky.
+
+    UnstickyError
+    ├── SettingsError             settings are wrong; every problem of the source is listed
+    ├── StoreError                a session store could not answer (never: "not found")
+    ├── SessionError
+    │   ├── SessionUnavailable    the session is needed and its store is away; answered with 503
+    │   ├── SessionValueError     a value or key can't be stored (also a TypeError)
+    │   └── SessionHeadersSent    a session would have to be created or rotated after the headers were sent
+    └── RoutingError              a call over a pool failed; `.pool`, `.attempts`
+        ├── NoHealthyEndpoint     nothing was sent: no endpoint may be used now
+        ├── AttemptsFailed        every attempt failed; `.attempts` says how each
+        └── CallTimeout           the pool's timeout for the whole call passed
+
+The transport modules (`unsticky.httpx`, `unsticky.httpx2`) raise subclasses of the routing errors that are also
+their library's `TransportError`, `ConnectError` or `TimeoutException`: existing `except` clauses keep working.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class UnstickyError(Exception):
+    """Anything that unsticky raises on purpose."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong in a settings source: `path` says where, `message` what is allowed."""
+
+    path: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.message}" if self.path else self.message
+
+
+class SettingsError(UnstickyError):
+    """Settings are wrong. `problems` holds all that was found in `source`, not only the first."""
+
+    def __init__(self, source: str, problems: Sequence[Problem]) -> None:
+        self.source = source
+        self.problems = tuple(problems)
+        lines = "\n".join(f"  {problem}" for problem in self.problems)
+        super().__init__(f"{source}: {len(self.problems)} problem{'s'[: len(self.problems) != 1]}\n{lines}")
+
+
+class StoreError(UnstickyError):
+    """A session store could not answer: down, too slow, or it answered nonsense. Its message holds no secret."""
+
+
+class SessionError(UnstickyError):
+    """Something about the current request's session."""
+
+
+class SessionUnavailable(SessionError):
+    """The session is needed, and its store did not answer. `retry_after` is in seconds."""
+
+    def __init__(self, message: str = "The session store is not available.", *, retry_after: int = 5) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class SessionValueError(SessionError, TypeError):
+    """A key or value that a session can't hold; the message names its path."""
+
+
+class SessionHeadersSent(SessionError):
+    """The response's headers are sent, so no cookie can be set any more."""
+
+
+class RoutingError(UnstickyError):
+    """A call over a pool failed. `attempts` has one line per attempt: endpoint, and why it failed."""
+
+    def __init__(self, message: str, *, pool: str, attempts: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.pool = pool
+        self.attempts = tuple(attempts)
+
+
+class NoHealthyEndpoint(RoutingError):
+    """No endpoint of the pool may be used now, so nothing was sent."""
+
+
+class AttemptsFailed(RoutingError):
+    """Every attempt failed without a response."""
+
+
+class CallTimeout(RoutingError):
+    """The pool's timeout for the whole call passed."""

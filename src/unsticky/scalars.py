@@ -1,0 +1,54 @@
+"""The scalar types that options are made of: durations, and texts that must not be shown."""
+
+from __future__ import annotations
+
+import re
+from typing import Self
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", re.ASCII)
+_PASSWORD = re.compile(r"(?<=://)([^/?#]*):([^/?#@]*)@|(?<=[?&]password=)[^&#]*")
+
+DURATION_FORM = 'a duration such as "250ms", "30s", "5m", "12h", "14d", or a number of seconds'
+
+
+class Duration(float):
+    """Seconds. ``Duration("250ms") == 0.25``, ``Duration("1h30m") == 5400``, ``Duration(2) == 2``."""
+
+    __slots__ = ()
+
+    def __new__(cls, value: float | str) -> Self:
+        """Raises ValueError when `value` is no duration, is negative, or is not finite."""
+        seconds = _parse(value) if isinstance(value, str) else float(value)
+        if not 0 <= seconds < float("inf"):
+            raise ValueError(f"expected {DURATION_FORM}, got {value!r}")
+        return super().__new__(cls, seconds)
+
+
+def _parse(text: str) -> float:
+    parts = _DURATION.findall(text)
+    if not parts or "".join(number + unit for number, unit in parts) != text:
+        raise ValueError(f"expected {DURATION_FORM}, got {text!r}")
+    return sum(float(number) * _UNITS[unit] for number, unit in parts)
+
+
+class Secret(str):
+    """A text whose repr hides it. `str()` still gives the text: log the repr, or nothing."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'***'"
+
+
+class StoreURL(str):
+    """A store's URL. `repr` and `masked` hide the password in it."""
+
+    __slots__ = ()
+
+    @property
+    def masked(self) -> str:
+        return _PASSWORD.sub(lambda match: f"{match[1]}:***@" if match[1] is not None else "***", str(self))
+
+    def __repr__(self) -> str:
+        return repr(self.masked)

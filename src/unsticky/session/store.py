@@ -1,0 +1,103 @@
+"""What a session store must do: bytes by key, with four atomic verbs. It knows no HTTP, no cookie, no policy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Protocol, runtime_checkable
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What a store holds for one session."""
+
+    fields: Mapping[str, bytes]  # one encoded value per top-level key, and the proofs under reserved names
+    created: float  # unix seconds
+    touched: float  # unix seconds of the last throttled touch
+    expires: float  # unix seconds; when the store may forget it. Whether it is still valid, policy alone judges
+    owner: str | None = None  # the user's index key
+    generation: int = 0  # raised by a strict rotation
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What to do to an existing record: applied atomically, or not at all."""
+
+    generation: int  # must equal the record's
+    put: Mapping[str, bytes] = field(default_factory=dict)
+    drop: frozenset[str] = frozenset()  # absent names are fine
+    expect: Mapping[str, bytes | None] = field(default_factory=dict)  # fields that must hold these bytes; None: absent
+    touched: float | None = None  # never moves a record's `touched` back
+    expires: float | None = None  # replaces the record's; never moves it back
+    owner: str | None = None  # None: unchanged; "": no owner any more
+    raise_generation: bool = False
+    # Delete the record instead, if after put and drop no field is left but those whose name starts with this prefix.
+    delete_if_only: str | None = None
+
+
+class Applied(Enum):
+    """What became of a Change."""
+
+    APPLIED = "applied"
+    EMPTIED = "emptied"  # applied, and the record was deleted, because `delete_if_only` asked for it
+    GONE = "gone"  # no such record, past its `expires`, or another generation: nothing was written
+    CONFLICT = "conflict"  # `expect` did not hold: nothing was written
+
+
+class Store(Protocol):
+    """A store for threads. Every verb raises StoreError for system failures only, with no secret in its text.
+
+    One object serves all threads of a process and survives a fork. It takes its Clock, and the deadline of one
+    operation in seconds, at construction.
+    """
+
+    def load(self, key: str) -> Record | None:
+        """The record, or None if there is none or its `expires` has passed (`expires <= now`)."""
+        ...
+
+    def create(self, key: str, record: Record) -> bool:
+        """Store `record`. False, and nothing written, if a live one exists."""
+        ...
+
+    def update(self, key: str, change: Change) -> Applied:
+        """Apply `change` in one atomic step. Never creates a record."""
+        ...
+
+    def delete(self, key: str) -> None:
+        """Remove the record. One that is absent is fine."""
+        ...
+
+    def close(self) -> None:
+        """Give connections back. May be called twice; any later verb opens them again."""
+        ...
+
+
+class AsyncStore(Protocol):
+    """The same for event loops. One object serves several loops. Cancelling a verb never harms another caller."""
+
+    async def load(self, key: str) -> Record | None: ...
+
+    async def create(self, key: str, record: Record) -> bool: ...
+
+    async def update(self, key: str, change: Change) -> Applied: ...
+
+    async def delete(self, key: str) -> None: ...
+
+    async def aclose(self) -> None: ...
+
+
+@runtime_checkable
+class ImmediateLoad(Protocol):
+    """Ability of an AsyncStore that answers a load within microseconds: it may be asked on the event loop's thread."""
+
+    def load_now(self, key: str) -> Record | None: ...
+
+
+@runtime_checkable
+class Purgeable(Protocol):
+    """Ability of a Store that does not forget by itself."""
+
+    def purge(self, limit: int = 1000) -> int:
+        """Delete at most `limit` records that are past their `expires`; return how many."""
+        ...
