@@ -32,11 +32,44 @@ FLOORS = {
     "cli": PEOPLE,
     "testing": PEOPLE,
 }
-STDLIB_ONLY = GROUND
-PURE_IMPORTS = {"__future__", "abc", "array", "base64", "binascii", "bisect", "collections", "contextlib", "dataclasses",
-                "datetime", "decimal", "email", "enum", "fnmatch", "functools", "hashlib", "heapq", "hmac", "http",
-                "importlib", "ipaddress", "itertools", "itsdangerous", "math", "msgspec", "operator", "random", "re",
-                "secrets", "struct", "types", "typing", "uuid", "xxhash", "urllib"}  # fmt: skip
+PURE_IMPORTS = set(
+    [
+        "__future__",
+        "abc",
+        "array",
+        "base64",
+        "binascii",
+        "bisect",
+        "collections",
+        "contextlib",
+        "dataclasses",
+        "datetime",
+        "decimal",
+        "email",
+        "enum",
+        "functools",
+        "hashlib",
+        "heapq",
+        "hmac",
+        "http",
+        "importlib",
+        "ipaddress",
+        "itertools",
+        "itsdangerous",
+        "math",
+        "msgspec",
+        "operator",
+        "random",
+        "re",
+        "secrets",
+        "struct",
+        "types",
+        "typing",
+        "urllib",
+        "uuid",
+        "xxhash",
+    ]
+)
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 
 
