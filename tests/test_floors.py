@@ -14,6 +14,7 @@ FLOORS = {
     "errors": GROUND,
     "clock": GROUND,
     "context": GROUND,
+    "rules": GROUND,
     "scalars": GROUND,
     "session": DECISIONS,
     "routing": DECISIONS,
@@ -29,6 +30,7 @@ FLOORS = {
     "flask": HOSTS,
     "starlette": HOSTS,
     "wsgi": HOSTS,
+    "__main__": PEOPLE,
     "cli": PEOPLE,
     "testing": PEOPLE,
 }

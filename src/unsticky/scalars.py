@@ -24,6 +24,15 @@ class Duration(float):
             raise ValueError(f"expected {DURATION_FORM}, got {value!r}")
         return super().__new__(cls, seconds)
 
+    @property
+    def text(self) -> str:
+        """As settings spell it: ``Duration(5400).text == "1h30m"``. Less than a millisecond is rounded off."""
+        left, parts = round(self * 1000), []
+        for unit, length in (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)):
+            count, left = divmod(left, length)
+            parts += [f"{count}{unit}"] if count else []
+        return "".join(parts) or "0s"
+
 
 def _parse(text: str) -> float:
     parts = _DURATION.findall(text)

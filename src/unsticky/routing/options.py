@@ -1,24 +1,36 @@
-"""What can be set about a pool of endpoints. Frozen values; `unsticky.settings` composes them."""
+"""What can be set about a pool of endpoints. Frozen values; `unsticky.settings` composes them.
+
+The metadata next to a field is its rule and its description, for the reader's errors and for the JSON Schema.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from dataclasses import field as default
-from typing import Literal
+from typing import Annotated, Literal
 
+from msgspec import Meta
+
+from ..rules import HASH_KEY, METHOD, ORIGIN, PATH
 from ..scalars import Duration
 
 Balancer = Literal["round_robin", "weighted_round_robin", "random", "least_request", "ring_hash"]
+Status = Annotated[int, Meta(ge=100, le=599)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointOptions:
     """One interchangeable server: `url` is an origin, such as http://10.0.0.1:8000."""
 
-    url: str
-    weight: int = 1  # 1 to 65535, for weighted_round_robin, least_request and ring_hash
-    priority: int = 0  # 0 is used first; the next level only when all of this one are gone
-    locality: str | None = None
+    url: Annotated[str, ORIGIN, Meta(description="The server's origin: scheme, host and port.")]
+    weight: Annotated[
+        int,
+        Meta(ge=1, le=65535, description="Its share, for weighted_round_robin, least_request and ring_hash."),
+    ] = 1
+    priority: Annotated[
+        int, Meta(ge=0, le=127, description="0 is used first; the next level only when all of this one are gone.")
+    ] = 0
+    locality: Annotated[str | None, Meta(min_length=1, description="Where it stands, such as a zone.")] = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,60 +41,105 @@ class HashOptions:
     session. Several are combined in their order; where none is present the call goes to a random endpoint.
     """
 
-    on: tuple[str, ...] = ()
-    minimum_ring_size: int = 1024
-    maximum_ring_size: int = 8_388_608
+    on: Annotated[
+        tuple[Annotated[str, HASH_KEY], ...],
+        Meta(
+            description="Of the outbound request: path, query:NAME, header:NAME; of the inbound one: cookie:NAME, "
+            "inbound-header:NAME, session. Several are combined."
+        ),
+    ] = ()
+    minimum_ring_size: Annotated[int, Meta(ge=1, le=8_388_608, description="Entries that the ring has at least.")] = (
+        1024
+    )
+    maximum_ring_size: Annotated[int, Meta(ge=1, le=8_388_608, description="Entries that the ring has at most.")] = (
+        8_388_608
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryOptions:
     """When a failed attempt is tried again, on another endpoint."""
 
-    attempts: int = 3  # in all, the first included; 1 turns retries off
-    attempt_timeout: Duration | None = None  # of one attempt, up to its response headers
+    attempts: Annotated[int, Meta(ge=1, description="In all, the first included; 1 turns retries off.")] = 3
+    attempt_timeout: Annotated[
+        Duration | None, Meta(gt=0, description="Of one attempt, up to its response headers.")
+    ] = None
     # Envoy's gateway-error set, and 429, which says itself that later is better.
-    statuses: frozenset[int] = frozenset({429, 502, 503, 504})
-    methods: frozenset[str] = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"})  # RFC 9110 9.2.2
-    backoff: Duration = Duration("25ms")  # full jitter over [0, (2^n - 1) * backoff], as Envoy's
-    maximum_backoff: Duration = Duration("250ms")
-    # Retry-After is obeyed up to this; a longer one ends the call with the response as it is.
-    maximum_retry_after: Duration = Duration(5)
-    budget_ratio: float = 0.2  # retries per call, over the last 10 s (Finagle's RetryBudget)
-    budget_per_second: float = 10.0  # retries that are allowed however few calls there are
+    statuses: Annotated[frozenset[Status], Meta(description="Statuses that are tried again.")] = frozenset(
+        {429, 502, 503, 504}
+    )
+    methods: Annotated[
+        frozenset[Annotated[str, METHOD]],
+        Meta(description="Methods that are tried again after something was sent (RFC 9110 9.2.2)."),
+    ] = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"})
+    backoff: Annotated[
+        Duration, Meta(description="Before the nth retry: full jitter over [0, (2^n - 1) * backoff], as Envoy's.")
+    ] = Duration("25ms")
+    maximum_backoff: Annotated[Duration, Meta(description="The longest such wait.")] = Duration("250ms")
+    maximum_retry_after: Annotated[
+        Duration,
+        Meta(description="Retry-After is obeyed up to this; a longer one ends the call with the response as it is."),
+    ] = Duration(5)
+    budget_ratio: Annotated[
+        float, Meta(ge=0, le=1000, description="Retries per call, over the last 10 s (Finagle's RetryBudget).")
+    ] = 0.2
+    budget_per_second: Annotated[
+        float, Meta(ge=0, description="Retries per second that are allowed however few calls there are.")
+    ] = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HealthOptions:
     """Active health checks: GET `path` of each endpoint. Unset path: none."""
 
-    path: str | None = None
-    interval: Duration = Duration(5)
-    timeout: Duration = Duration(1)
-    healthy_threshold: int = 2  # good answers in a row; right after the start one is enough
-    unhealthy_threshold: int = 2  # bad answers in a row
-    statuses: frozenset[int] = frozenset({200, 204})
+    path: Annotated[str | None, PATH, Meta(description="What is asked with GET. Unset: no health checks.")] = None
+    interval: Annotated[Duration, Meta(gt=0, description="Between two checks of one endpoint.")] = Duration(5)
+    timeout: Annotated[Duration, Meta(gt=0, description="Of one check.")] = Duration(1)
+    healthy_threshold: Annotated[
+        int, Meta(ge=1, description="Good answers in a row; right after the start one is enough.")
+    ] = 2
+    unhealthy_threshold: Annotated[int, Meta(ge=1, description="Bad answers in a row.")] = 2
+    statuses: Annotated[frozenset[Status], Meta(min_length=1, description="Statuses of a good answer.")] = frozenset(
+        {200, 204}
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EjectionOptions:
     """Outlier detection by consecutive failures of real calls."""
 
-    consecutive_failures: int = 5  # 0 turns ejection off
-    base_time: Duration = Duration(30)  # multiplied by how often the endpoint was ejected lately
-    maximum_time: Duration = Duration(300)
-    maximum_percent: int = 50  # of a pool's endpoints may be ejected at once, but always one
+    consecutive_failures: Annotated[int, Meta(ge=0, description="That eject an endpoint; 0 turns ejection off.")] = 5
+    base_time: Annotated[
+        Duration, Meta(gt=0, description="How long; multiplied by how often the endpoint was ejected lately.")
+    ] = Duration(30)
+    maximum_time: Annotated[Duration, Meta(gt=0, description="The longest ejection.")] = Duration(300)
+    maximum_percent: Annotated[
+        int, Meta(ge=0, le=100, description="Of a pool's endpoints that may be ejected at once, but always one.")
+    ] = 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolOptions:
     """A pool: endpoints that are interchangeable, and how calls are spread over them."""
 
-    endpoints: tuple[EndpointOptions, ...]
-    balancer: Balancer = "least_request"
-    timeout: Duration | None = None  # of the whole call up to its response headers, retries and waits included
-    match: tuple[str, ...] = ()  # real origins that this pool serves too
-    # The Host header. Unset: the endpoint's authority for pool names, the original one for `match` origins.
-    host: Literal["endpoint", "preserve"] | None = None
+    endpoints: Annotated[
+        tuple[EndpointOptions, ...], Meta(min_length=1, description="The servers: origins, or tables with `url`.")
+    ]
+    balancer: Annotated[Balancer, Meta(description="Who gets the next attempt.")] = "least_request"
+    timeout: Annotated[
+        Duration | None,
+        Meta(gt=0, description="Of the whole call up to its response headers, retries and waits included."),
+    ] = None
+    match: Annotated[
+        tuple[Annotated[str, ORIGIN], ...], Meta(description="Real origins that this pool serves too.")
+    ] = ()
+    host: Annotated[
+        Literal["endpoint", "preserve"] | None,
+        Meta(
+            description="The Host header. Unset: the endpoint's authority for pool names, the original one for "
+            "`match` origins."
+        ),
+    ] = None
     hash: HashOptions = default(default_factory=HashOptions)
     retry: RetryOptions = default(default_factory=RetryOptions)
     health: HealthOptions = default(default_factory=HealthOptions)

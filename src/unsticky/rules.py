@@ -1,0 +1,86 @@
+"""What the texts in settings must look like: rules that stand next to the fields, as `Annotated[str, ORIGIN]`.
+
+The reader of settings applies them, the JSON Schema shows their pattern.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from ipaddress import IPv6Address
+from urllib.parse import SplitResult, urlsplit
+
+_LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_HOST = rf"(?=.{{1,253}}$){_LABEL}(?:\.{_LABEL})*"
+_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # RFC 9110 5.6.2
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """The form of a text. `read` returns its normal spelling, or raises ValueError with a sentence on what is wrong."""
+
+    pattern: str  # for the JSON Schema; may allow a little more than `read`
+    read: Callable[[str], str]
+
+
+def matching(pattern: str, form: str, normal: Callable[[str], str] = str) -> Rule:
+    """A rule that is a pattern alone; `form` says in words what is allowed."""
+    compiled = re.compile(pattern, re.ASCII)
+
+    def read(text: str) -> str:
+        if not compiled.fullmatch(text):
+            raise ValueError(f"expected {form}, got {text!r}")
+        return normal(text)
+
+    return Rule(f"^{pattern}$", read)
+
+
+ORIGIN_FORM = 'an origin such as "http://10.0.0.1:8000"'
+
+
+def read_origin(text: str) -> str:
+    """``scheme://host[:port]`` in lower case. Names no part of a user or password in its error."""
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        raise ValueError(f"expected {ORIGIN_FORM}; host or port is not valid") from None
+    problem = _origin_problem(parts, port)
+    if problem:
+        raise ValueError(f"expected {ORIGIN_FORM}; {problem}")
+    return f"{parts.scheme}://{parts.netloc.lower().removesuffix(':')}"
+
+
+def _origin_problem(parts: SplitResult, port: int | None) -> str | None:
+    if parts.scheme not in ("http", "https"):
+        return "it must begin with http:// or https://"
+    if "@" in parts.netloc:
+        return "no user or password is allowed in it"
+    if parts.path not in ("", "/") or parts.query or parts.fragment:
+        return "no path, query or fragment is allowed in it"
+    if port == 0 or not _is_host(parts.hostname or "", bracketed="[" in parts.netloc):
+        return "host or port is not valid"
+    return None
+
+
+def _is_host(host: str, *, bracketed: bool) -> bool:
+    if not bracketed:
+        return re.fullmatch(_HOST, host, re.ASCII) is not None
+    try:
+        return bool(IPv6Address(host))
+    except ValueError:
+        return False
+
+
+ORIGIN = Rule(r"^https?://[^/?#@\s]+/?$", read_origin)
+HOST_NAME = matching(_HOST, 'a host name such as "catalog" or "api.internal"', str.lower)
+METHOD = matching(_TOKEN, 'an HTTP method such as "GET"', str.upper)
+PATH = matching(r"/[!-~]*", 'a path that begins with "/"')
+COOKIE_NAME = matching(_TOKEN, 'a cookie name without spaces or any of ()<>@,;:\\"/[]?={}')
+COOKIE_PATH = matching(r"/[ -:<-~]*", 'a path that begins with "/" and has no ";"')
+COOKIE_DOMAIN = matching(r"\.?[A-Za-z0-9][A-Za-z0-9.-]*", 'a domain such as "example.com"', str.lower)
+HASH_KEY = matching(
+    rf"path|session|query:.+|cookie:{_TOKEN}|header:{_TOKEN}|inbound-header:{_TOKEN}",
+    '"path", "query:NAME", "header:NAME", "cookie:NAME", "inbound-header:NAME" or "session"',
+)
