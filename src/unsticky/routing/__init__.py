@@ -1,1 +1,34 @@
-"""Which endpoint, and whether again. Pure: no I/O, no threads, no sleeping; time and randomness are given."""
+"""Which endpoint, and whether again. Pure: no I/O, no threads, no sleeping; time and randomness are given.
+
+The whole of it, as the drivers see it::
+
+    pool = Pool(name, options, clock, random.Random(), lock=threading.Lock())   # routing/pool.py
+    flow = route(pool, Call("GET", deadline=clock.monotonic() + 2.0))           # routing/flow.py
+    with pool.lock:
+        command = next(flow)                    # Send | Wait, or StopIteration(outcome), or a RoutingError
+    ...                                         # send, or wait, without the lock
+    with pool.lock:
+        command = flow.send(outcome)            # an Outcome after Send, None after Wait
+    for event in pool.drain_events(): ...       # routing/events.py: frozen values; needs no lock
+
+What a driver does:
+
+- holds `pool.lock` around `next`, `send`, `throw` and `close` of the flow, and around `replace`, `report_health` and
+  `snapshot`; never across I/O. The pool itself takes no lock. `drain_events`, `Lease.release` and `Lease.body_failed`
+  need none;
+- after an Outcome with a response, when the next thing is a command or a RoutingError, closes that response first;
+- owns the lease of the Outcome that `route` returns, if it has a response: `release()` when the body is closed or
+  dropped, `body_failed()` (which releases too) when it broke off. All other leases are released by the flow;
+- closes the flow when the caller goes away: that releases the lease of the attempt under way;
+- reports Failure.CONNECT only when the request's body iterator is untouched, because such an attempt is repeated
+  even for bodies that can't be replayed; CANCELLED and LOCAL say nothing about the endpoint;
+- sets `__cause__` of a RoutingError that comes out of the flow, if it likes, to the last attempt's exception.
+
+`route` returns the last Outcome when that has a response (even a 503), was CANCELLED or LOCAL, or was the only
+attempt; the driver then re-raises `outcome.error`. It raises AttemptsFailed when several attempts were made and the
+last has no response, CallTimeout when the call's deadline passed, NoHealthyEndpoint when the pool is empty.
+
+Hash keys: `keys = parse_hash_keys(options.hash.on)` once, then `call_key(keys, source)` per call (routing/hashing.py).
+Health checks: `pool.endpoints` (a tuple of Endpoint), `pool.report_health(endpoint, ok)` per result.
+Discovery: `pool.replace(frozenset_of_endpoints)`; state follows the URL. Status for people: `pool.snapshot()`.
+"""

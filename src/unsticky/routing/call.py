@@ -1,4 +1,8 @@
-"""The vocabulary between the flow, which decides, and the drivers, which send."""
+"""The vocabulary between the flow, which decides, and the drivers, which send.
+
+What is made anew for each call is not frozen, though nobody changes it: a frozen dataclass takes three times as long to
+make, and these are a good part of what a call costs.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +10,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from math import inf
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .endpoint import EndpointState
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One interchangeable server of a pool. Equal endpoints keep their state when the set is replaced."""
+    """One interchangeable server of a pool. Its `url` is its identity: state follows it when the set is replaced."""
 
     url: str  # origin without a trailing slash: "http://10.0.0.1:8000"
     address: str  # "10.0.0.1:8000": what ring_hash hashes, spans and errors name
@@ -19,7 +27,7 @@ class Endpoint:
     locality: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Call:
     """What the flow must know of one call. `deadline` is monotonic seconds."""
 
@@ -34,7 +42,7 @@ class Call:
 class Failure(Enum):
     """How an attempt ended without a usable response."""
 
-    CONNECT = "connect"  # nothing was sent: may be repeated whatever the method
+    CONNECT = "connect"  # nothing was sent and the body is untouched: may be repeated whatever the method
     TIMEOUT = "timeout"  # no response headers in time
     BROKEN = "broken"  # the connection broke, or the answer was no HTTP
     CANCELLED = "cancelled"  # the caller went away: says nothing about the endpoint
@@ -45,10 +53,13 @@ class Failure(Enum):
 class Lease:
     """One endpoint's place for one attempt, until the body is closed. `release` and `body_failed` take no lock."""
 
+    state: EndpointState
+    generation: int  # the endpoint's era: what is seen of an earlier era is dropped
     _give_back: Callable[[Lease], None]  # appends to the pool's deque: a garbage collector may call it anywhere
-    _body_failed: Callable[[Lease], None]
-    generation: int  # the endpoint's era: outcomes of an earlier era are dropped
     released: bool = False
+    settled: bool = False  # by the pool, under its lock: two threads may release at the same moment
+    good: bool = False  # the response was fine up to its headers
+    broken: bool = False  # its body was not
 
     def release(self) -> None:
         """Give the place back. Only the first call counts."""
@@ -57,11 +68,13 @@ class Lease:
             self._give_back(self)
 
     def body_failed(self) -> None:
-        """The response's body broke off: a second observation, after the one at the headers."""
-        self._body_failed(self)
+        """The response's body broke off: release, and count it against the endpoint."""
+        if not self.released:
+            self.broken = True
+            self.release()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Attempt:
     """One try on one endpoint."""
 
@@ -71,7 +84,7 @@ class Attempt:
     lease: Lease
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Send:
     """Start `attempt`. Ask the flow again after `wait` seconds, if nothing came by then."""
 
@@ -79,14 +92,14 @@ class Send:
     wait: float = inf
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Wait:
     """Nothing to send for `seconds`."""
 
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Outcome:
     """How an attempt ended: a status, or a failure with the exception behind it."""
 

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from ..rules import HASH_KEY, METHOD, ORIGIN, PATH
+from ..rules import HASH_KEY, METHOD, ORIGIN, PATH, Shorthand
 from ..scalars import Duration
 
 Balancer = Literal["round_robin", "weighted_round_robin", "random", "least_request", "ring_hash"]
@@ -123,7 +123,8 @@ class PoolOptions:
     """A pool: endpoints that are interchangeable, and how calls are spread over them."""
 
     endpoints: Annotated[
-        tuple[EndpointOptions, ...], Meta(min_length=1, description="The servers: origins, or tables with `url`.")
+        tuple[Annotated[EndpointOptions, Shorthand("url")], ...],
+        Meta(min_length=1, description="The servers: origins, or tables with `url`."),
     ]
     balancer: Annotated[Balancer, Meta(description="Who gets the next attempt.")] = "least_request"
     timeout: Annotated[

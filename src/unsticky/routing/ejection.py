@@ -1,0 +1,43 @@
+"""Outlier detection by consecutive failures (Envoy outlier detection, gRFC A50): out for a while, then back."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from .endpoint import EndpointState
+from .options import EjectionOptions
+
+
+def over_limit(state: EndpointState, options: EjectionOptions) -> bool:
+    """Did the endpoint fail often enough in a row? One that is ejected already can't be ejected again."""
+    failures = state.failures + state.broken_bodies
+    return 0 < options.consecutive_failures <= failures and state.ejected_until is None
+
+
+def may_eject(states: Collection[EndpointState], options: EjectionOptions) -> bool:
+    """Is there room under `maximum_percent`? One endpoint may always be ejected."""
+    out = sum(state.ejected_until is not None for state in states)
+    return out < max(1, len(states) * options.maximum_percent // 100)
+
+
+def eject(state: EndpointState, options: EjectionOptions, now: float) -> float:
+    """Eject. Returns for how many seconds: base * multiplier, at most the maximum.
+
+    The multiplier grows by one with each ejection, and shrinks by one for each base time without. (Envoy shrinks it
+    on each sweep; there are no sweeps here.)
+    """
+    forgiven = (now - state.returned_at) / options.base_time if options.base_time else state.ejections
+    state.ejections = max(0, state.ejections - int(min(forgiven, state.ejections))) + 1
+    seconds = min(options.base_time * state.ejections, max(options.base_time, options.maximum_time))
+    state.ejected_until = now + seconds
+    state.generation += 1  # what was sent before says nothing about what comes after
+    state.failures = state.broken_bodies = 0
+    return seconds
+
+
+def take_back(state: EndpointState, now: float) -> None:
+    """The ejection is over: the endpoint begins anew."""
+    state.ejected_until = None
+    state.returned_at = now
+    state.generation += 1
+    state.failures = state.broken_bodies = 0

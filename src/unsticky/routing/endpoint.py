@@ -1,0 +1,75 @@
+"""Endpoints, and what a pool knows of each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import inf
+from urllib.parse import urlsplit
+
+from .call import Endpoint
+from .options import EndpointOptions
+
+_PORTS = {"http": 80, "https": 443}
+MAXIMUM_WEIGHT = 65535
+
+
+def endpoint_from(options: EndpointOptions) -> Endpoint:
+    """The endpoint that `options` describe. Raises ValueError, with what is allowed, when they can't be meant."""
+    if not 1 <= options.weight <= MAXIMUM_WEIGHT:
+        raise ValueError(f"expected a weight from 1 to {MAXIMUM_WEIGHT}, got {options.weight}")
+    if options.priority < 0:
+        raise ValueError(f"expected a priority of 0 or more, got {options.priority}")
+    url, address = _origin(options.url)
+    return Endpoint(url, address, options.weight, options.priority, options.locality)
+
+
+def _origin(url: str) -> tuple[str, str]:
+    """("http://host:port" without the default port, "host:port" with it)."""
+    parts = urlsplit(url)
+    scheme, host = parts.scheme.lower(), parts.hostname
+    if scheme not in _PORTS or not host or parts.path not in ("", "/") or parts.query or parts.fragment:
+        raise ValueError("expected an origin such as http://10.0.0.1:8000")
+    if "@" in parts.netloc:  # not shown: it may be a password
+        raise ValueError("expected an origin without user and password")
+    host = f"[{host}]" if ":" in host else host
+    port = parts.port if parts.port is not None else _PORTS[scheme]
+    shown = "" if port == _PORTS[scheme] else f":{port}"
+    return f"{scheme}://{host}{shown}", f"{host}:{port}"
+
+
+@dataclass(slots=True, eq=False)
+class EndpointState:
+    """What a pool knows of one endpoint. Written by its pool only, under the pool's lock."""
+
+    endpoint: Endpoint
+    in_flight: int = 0  # leases that are not given back
+    generation: int = 0  # era; raised by an ejection and by removal
+    # Active health checks. Unknown counts as healthy: an app that just started must not refuse its first calls.
+    healthy: bool | None = None
+    health_streak: int = 0  # results in a row that contradict `healthy`
+    unhealthy_since: float = inf
+    # Outlier detection. Times are monotonic seconds.
+    failures: int = 0  # attempts in a row that failed up to their headers
+    broken_bodies: int = 0  # responses in a row whose bodies broke off
+    ejected_until: float | None = None
+    ejections: int = 0  # Envoy's ejection time multiplier
+    returned_at: float = -inf
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointStatus:
+    """A moment of an endpoint, for people and metrics."""
+
+    endpoint: Endpoint
+    in_flight: int
+    healthy: bool | None  # None: not checked yet, or not at all
+    ejected_for: float  # seconds from now; 0 when it is not ejected
+
+
+def condition(state: EndpointState, now: float) -> str:
+    """Why the endpoint should get no calls, or "" when it may."""
+    if state.healthy is False:
+        return f"unhealthy for {now - state.unhealthy_since:.1f} s"
+    if state.ejected_until is not None:
+        return f"ejected for {max(0.0, state.ejected_until - now):.1f} s more"
+    return ""

@@ -1,0 +1,49 @@
+"""What happened to a pool, for telemetry: recorded under the pool's lock, told outside of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .call import Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Ejected:
+    """An endpoint failed so often in a row that it gets no calls for `seconds`."""
+
+    endpoint: Endpoint
+    seconds: float
+    failures: int
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """An ejection ended: its time was over, or the endpoint proved itself before."""
+
+    endpoint: Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class HealthChanged:
+    """The active health checks changed their mind about an endpoint, or reached their first verdict."""
+
+    endpoint: Endpoint
+    healthy: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FailedOver:
+    """Calls go to another priority level now; back to a lower number when that level recovered."""
+
+    from_priority: int
+    to_priority: int
+
+
+@dataclass(frozen=True, slots=True)
+class PanicChanged:
+    """True: no endpoint is fit, so unfit ones are used rather than none. False: that is over."""
+
+    panic: bool
+
+
+PoolEvent = Ejected | Returned | HealthChanged | FailedOver | PanicChanged

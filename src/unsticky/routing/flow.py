@@ -1,0 +1,126 @@
+"""One call over a pool, from the first pick to the last outcome."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+
+from ..errors import AttemptsFailed, CallTimeout, NoHealthyEndpoint
+from .call import Attempt, Call, Failure, Lease, Outcome, Send, Wait
+from .classify import Verdict, classify, reason
+from .endpoint import EndpointState, condition
+from .pool import Pool
+from .retry import backoff, may_repeat, retry_after
+
+_EARLY = 0.001  # timers may fire a little before their time
+_FOREVER = Wait(float("inf"))
+
+
+def route(pool: Pool, call: Call) -> Generator[Send | Wait, Outcome | None, Outcome]:
+    """Decide one call: yield what to do, receive how it went. The package's docstring says what a driver does.
+
+    An attempt that should and may be repeated is followed by `Wait(backoff or Retry-After)`, then by `Send` on another
+    endpoint: each endpoint once before any is used twice. Repeats need an attempt left, time left, and budget.
+
+    Returns the last Outcome: a response of any status, or the failure of the only attempt, or one that was CANCELLED or
+    LOCAL. Raises AttemptsFailed, CallTimeout (the call's deadline passed) or NoHealthyEndpoint (the pool is empty).
+    """
+    trip = _Trip(pool, call)
+    lease, send = trip.first()
+    while True:
+        try:
+            outcome = yield send
+            while outcome is None:  # asked too early
+                outcome = yield _FOREVER
+        except BaseException:  # closed: the caller went away
+            lease.release()
+            raise
+        now = pool.clock.monotonic()
+        verdict = classify(outcome, pool.options.retry.statuses)
+        pool.observe(lease, verdict, now)
+        if verdict.good:
+            return outcome
+        trip.note(lease, outcome, now)
+        wait = trip.pause(verdict, outcome, now)
+        if wait is None:
+            return trip.end(lease, outcome, now)
+        lease.release()
+        yield Wait(wait)
+        lease, send = trip.again()
+
+
+class _Trip:
+    """What one call remembers between its attempts."""
+
+    __slots__ = ("call", "lines", "pool", "tried")
+
+    def __init__(self, pool: Pool, call: Call) -> None:
+        self.pool = pool
+        self.call = call
+        self.tried: list[EndpointState] = []  # in this round
+        self.lines: list[str] = []  # one per failed attempt
+
+    def first(self) -> tuple[Lease, Send]:
+        now = self.pool.clock.monotonic()
+        self.pool.budget.deposit(now)
+        return self._send(now)
+
+    def again(self) -> tuple[Lease, Send]:
+        return self._send(self.pool.clock.monotonic())
+
+    def note(self, lease: Lease, outcome: Outcome, now: float) -> None:
+        """Keep a line for the errors. It names the endpoint and the failure, nothing of the request."""
+        unfit = condition(lease.state, now)
+        self.lines.append(f"{lease.state.endpoint.address}: {reason(outcome)}" + (f" [{unfit}]" if unfit else ""))
+
+    def pause(self, verdict: Verdict, outcome: Outcome, now: float) -> float | None:
+        """Seconds until the next attempt, or None when there is none. Asking the budget spends it, so it is last."""
+        options = self.pool.options.retry
+        sent = len(self.lines)
+        if sent >= options.attempts or not may_repeat(verdict, self.call, options):
+            return None
+        wait = backoff(sent, options, self.pool.random)
+        asked = retry_after(outcome.retry_after, self.pool.clock.time())
+        if asked is not None:
+            if asked > options.maximum_retry_after:
+                return None
+            wait = max(wait, asked)
+        if self.call.deadline is not None and now + wait >= self.call.deadline - _EARLY:
+            return None
+        return wait if self.pool.budget.withdraw(now) else None
+
+    def end(self, lease: Lease, outcome: Outcome, now: float) -> Outcome:
+        """The last attempt was no success: give what there is."""
+        if outcome.failure is None:
+            return outcome
+        lease.release()
+        if outcome.failure is Failure.TIMEOUT and self._late(now):
+            raise self._timeout()
+        if len(self.lines) > 1 and outcome.failure not in (Failure.CANCELLED, Failure.LOCAL):
+            text = f"pool {self.pool.name!r}: all {len(self.lines)} attempts failed"
+            raise AttemptsFailed(self._listed(text), pool=self.pool.name, attempts=self.lines)
+        return outcome
+
+    def _send(self, now: float) -> tuple[Lease, Send]:
+        deadline = self.call.deadline
+        if deadline is not None and now >= deadline:
+            raise self._timeout()
+        try:
+            lease = self.pool.lease(self.call.key, self.tried, now)
+        except NoHealthyEndpoint as error:  # all were removed in the middle of the call
+            raise NoHealthyEndpoint(self._listed(str(error)), pool=self.pool.name, attempts=self.lines) from None
+        timeout = self.call.attempt_timeout
+        if timeout is None:
+            timeout = self.pool.options.retry.attempt_timeout
+        if timeout is not None and (deadline is None or now + timeout < deadline):
+            deadline = now + timeout
+        return lease, Send(Attempt(lease.state.endpoint, len(self.lines), deadline, lease))
+
+    def _late(self, now: float) -> bool:
+        return self.call.deadline is not None and now >= self.call.deadline - _EARLY
+
+    def _timeout(self) -> CallTimeout:
+        text = f"pool {self.pool.name!r}: the call's time was over after {len(self.lines)} attempts"
+        return CallTimeout(self._listed(text), pool=self.pool.name, attempts=self.lines)
+
+    def _listed(self, text: str) -> str:
+        return f"{text}: {'; '.join(self.lines)}" if self.lines else text
