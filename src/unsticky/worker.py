@@ -1,0 +1,212 @@
+"""The one background thread of a process: an event loop of its own, for what must go on between requests.
+
+It starts with its first task and ends with its last; nothing runs at import. A forked child has none, and starts its
+own when it needs one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import logging
+import os
+import weakref
+from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import Future, ThreadPoolExecutor
+from random import Random
+from threading import Event, Lock, Thread, current_thread
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+_log = logging.getLogger("unsticky.worker")
+_BLOCKING_THREADS = 2  # for what has no async form; `asyncio.to_thread` in the worker's loop uses them
+_PATIENCE = 5.0  # seconds for tasks to end, at close
+
+
+class Hold:
+    """Keeps the worker's thread alive until released. A second release does nothing."""
+
+    def __init__(self, release: Callable[[Hold], None]) -> None:
+        self._release = release
+
+    def release(self) -> None:
+        self._release(self)
+
+
+class Periodic(Hold):
+    """A task that runs again and again. `release` stops it, and waits until it has ended."""
+
+    def __init__(self, release: Callable[[Hold], None], loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(release)
+        self._loop = loop
+        self._task: asyncio.Task[None] | None = None
+        self._ended = Event()
+
+    def start(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """In the loop's thread."""
+        self._task = self._loop.create_task(coroutine)
+        self._task.add_done_callback(lambda _: self._ended.set())
+
+    def stop(self) -> None:
+        """From any thread; in the worker's own, without waiting."""
+        self._loop.call_soon_threadsafe(lambda: self._task and self._task.cancel())
+        if not _in(self._loop):
+            self._ended.wait(_PATIENCE)
+
+
+class Worker:
+    """Runs coroutines in a daemon thread that exists only while something holds it. For any thread; survives fork."""
+
+    def __init__(self, random: Random | None = None) -> None:
+        self._random = random or Random()
+        self._lock = Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: Thread | None = None
+        self._holds: set[Hold] = set()
+        self._ending: list[Thread] = []  # told to end by one of their own tasks, so that nobody waited for them
+        self._of_parents: list[object] = []
+        forget = weakref.WeakMethod(self._forget)
+        os.register_at_fork(after_in_child=lambda: (method := forget()) and method())
+
+    def hold(self) -> Hold:
+        """Start the thread if need be, and keep it until the result is released."""
+        with self._lock:
+            self._running_loop()
+            hold = Hold(self._drop)
+            self._holds.add(hold)
+        return hold
+
+    def submit(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
+        """Run `coroutine` in the worker. The thread lives at least until it has ended."""
+        with self._lock:
+            loop = self._running_loop()
+            hold = Hold(self._drop)
+            self._holds.add(hold)
+        future = asyncio.run_coroutine_threadsafe(coroutine, loop)
+        future.add_done_callback(lambda _: self._drop(hold))
+        return future
+
+    def every(self, interval: float, function: Callable[[], Awaitable[None]], *, jitter: float = 0.1) -> Periodic:
+        """Await `function()` now, and then again `interval` seconds after it ended, give or take `jitter` of it.
+
+        What it raises is logged, and it goes on.
+        """
+        with self._lock:
+            loop = self._running_loop()
+            periodic = Periodic(self._drop, loop)
+            self._holds.add(periodic)
+        loop.call_soon_threadsafe(lambda: periodic.start(self._repeat(interval, function, jitter)))
+        return periodic
+
+    def call_soon(self, callback: Callable[[], None]) -> bool:
+        """Run `callback` in the thread, if it is alive. Takes no lock: a garbage collector may call this anywhere."""
+        loop = self._loop
+        if loop is None:
+            return False
+        try:
+            loop.call_soon_threadsafe(callback)
+        except RuntimeError:  # it was closed since
+            return False
+        return True
+
+    @property
+    def running(self) -> bool:
+        return self._thread is not None
+
+    def close(self) -> None:
+        """Cancel everything, and end the thread. The next task starts it again."""
+        with self._lock:
+            self._holds.clear()
+            self._stop()
+        self._join()
+
+    async def _repeat(self, interval: float, function: Callable[[], Awaitable[None]], jitter: float) -> None:
+        while True:
+            try:
+                await function()
+            except Exception:
+                _log.exception("a periodic task failed, and will run again")
+            await asyncio.sleep(interval * self._random.uniform(1 - jitter, 1 + jitter))
+
+    def _drop(self, hold: Hold) -> None:
+        with self._lock:
+            if hold not in self._holds:
+                return
+            self._holds.remove(hold)
+            last = not self._holds
+        if isinstance(hold, Periodic):
+            hold.stop()
+        if last:
+            self._end_if_idle()
+
+    def _end_if_idle(self) -> None:
+        with self._lock:
+            if not self._holds:
+                self._stop()
+        self._join()
+
+    def _join(self) -> None:
+        """Wait for threads that were told to end, but not for the one that we are in."""
+        for thread in self._ending:
+            if thread is not current_thread():
+                thread.join(_PATIENCE * 2)
+        with self._lock:
+            self._ending = [thread for thread in self._ending if thread.is_alive()]
+
+    def _running_loop(self) -> asyncio.AbstractEventLoop:
+        """With the lock held."""
+        if self._loop is None:
+            self._loop = self._start()
+        return self._loop
+
+    def _start(self) -> asyncio.AbstractEventLoop:
+        loop = asyncio.new_event_loop()
+        loop.set_default_executor(ThreadPoolExecutor(_BLOCKING_THREADS, thread_name_prefix="unsticky-blocking"))
+        self._thread = Thread(target=_run, args=(loop,), name="unsticky-worker", daemon=True)
+        self._thread.start()
+        atexit.register(self.close)
+        return loop
+
+    def _stop(self) -> None:
+        """Ask the thread to end. With the lock held; joining it must wait until the lock is free."""
+        if self._loop is None or self._thread is None:
+            return
+        atexit.unregister(self.close)
+        self._ending.append(self._thread)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._loop = self._thread = None
+
+    def _forget(self) -> None:
+        """In a forked child: the thread is not there. Its loop is kept, as closing it would disturb the parent's."""
+        self._of_parents.append((self._loop, self._thread, self._holds))
+        self._lock = Lock()
+        self._loop = self._thread = None
+        self._holds = set()
+        self._ending = []
+
+
+def _run(loop: asyncio.AbstractEventLoop) -> None:
+    asyncio.set_event_loop(loop)
+    try:
+        loop.run_forever()
+        loop.run_until_complete(_wind_down())
+    finally:
+        loop.close()
+
+
+async def _wind_down() -> None:
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks, timeout=_PATIENCE)
+    loop = asyncio.get_running_loop()
+    await loop.shutdown_asyncgens()
+    await loop.shutdown_default_executor()
+
+
+def _in(loop: asyncio.AbstractEventLoop) -> bool:
+    return asyncio._get_running_loop() is loop
+
+
+worker = Worker()

@@ -1,0 +1,200 @@
+"""The background thread: lazy, shared, surviving fork, and gone when nothing needs it."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Generator
+
+import pytest
+
+from support.waiting import eventually
+from unsticky.worker import Worker
+
+
+@pytest.fixture
+def worker() -> Generator[Worker]:
+    worker = Worker()
+    yield worker
+    worker.close()
+    assert not threads()
+
+
+def threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "unsticky-worker"]
+
+
+def test_nothing_runs_at_import() -> None:
+    """Importing the module starts no thread."""
+    code = "import threading, unsticky.worker; assert threading.active_count() == 1"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_result_comes_back_and_the_thread_ends(worker: Worker) -> None:
+    """A submitted coroutine runs in the worker's thread, which ends when nothing is left."""
+
+    async def where() -> str:
+        return threading.current_thread().name
+
+    assert worker.submit(where()).result(5) == "unsticky-worker"
+    eventually(lambda: not threads())
+    assert worker.submit(where()).result(5) == "unsticky-worker"
+
+
+def test_errors_come_back(worker: Worker) -> None:
+    """What a coroutine raises is raised at the future."""
+
+    async def fail() -> None:
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        worker.submit(fail()).result(5)
+
+
+def test_one_thread_for_all(worker: Worker) -> None:
+    """Many callers at once share one thread."""
+    gate = threading.Barrier(8)
+    seen: set[int] = set()
+
+    async def ident() -> int:
+        return threading.get_ident()
+
+    def call() -> None:
+        gate.wait()
+        seen.add(worker.submit(ident()).result(5))
+
+    with_hold = worker.hold()
+    callers = [threading.Thread(target=call) for _ in range(8)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert len(seen) == 1
+    with_hold.release()
+    with_hold.release()
+    assert not worker.running
+
+
+def test_periodic_tasks_run_again_after_an_error(worker: Worker, caplog: pytest.LogCaptureFixture) -> None:
+    """A failing round is logged and the next one comes; release stops it for good."""
+    rounds = []
+
+    async def round_() -> None:
+        rounds.append(1)
+        if len(rounds) == 1:
+            raise ValueError("first")
+
+    periodic = worker.every(0.001, round_)
+    eventually(lambda: len(rounds) >= 3)
+    periodic.release()
+    assert not worker.running
+    assert "periodic task failed" in caplog.text
+
+
+def test_release_waits_for_the_task_to_end(worker: Worker) -> None:
+    """After release no part of the task runs any more, even while another task keeps the thread."""
+    hold = worker.hold()
+    ended = []
+    began = threading.Event()
+
+    async def linger() -> None:
+        began.set()
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(0)
+            ended.append(True)
+
+    periodic = worker.every(60, linger)
+    assert began.wait(5)
+    periodic.release()
+    assert ended == [True]
+    assert worker.running
+    hold.release()
+
+
+def test_a_task_may_release_itself(worker: Worker) -> None:
+    """Releasing from within the worker's own thread does not wait for itself."""
+    done = threading.Event()
+
+    async def once() -> None:
+        periodic.release()
+        done.set()
+
+    hold = worker.hold()
+    ready = threading.Event()
+
+    async def guarded() -> None:
+        if ready.is_set():
+            await once()
+
+    periodic = worker.every(0.001, guarded)
+    ready.set()
+    assert done.wait(5)
+    hold.release()
+    eventually(lambda: not threads())
+
+
+def test_close_cancels_what_runs(worker: Worker) -> None:
+    """close() cancels running tasks and waits for the thread."""
+
+    async def forever() -> None:
+        await asyncio.sleep(3600)
+
+    future = worker.submit(forever())
+    worker.close()
+    assert future.cancelled()
+    assert not threads()
+
+
+def test_call_soon_only_when_running(worker: Worker) -> None:
+    """call_soon starts nothing by itself."""
+    called = threading.Event()
+    assert not worker.call_soon(called.set)
+    hold = worker.hold()
+    assert worker.call_soon(called.set)
+    assert called.wait(5)
+    hold.release()
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_forked_child_starts_its_own(worker: Worker) -> None:
+    """After fork the child has a thread of its own, and the parent's goes on undisturbed."""
+
+    async def pid() -> int:
+        return os.getpid()
+
+    hold = worker.hold()
+    assert worker.submit(pid()).result(5) == os.getpid()
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:  # pragma: no cover - another process
+        try:
+            gc.collect()
+            assert not worker.running
+            os.write(writer, str(worker.submit(pid()).result(5)).encode())
+            hold.release()  # the parent's: of no effect here
+        finally:
+            os._exit(0)
+    os.close(writer)
+    assert int(os.read(reader, 20)) == child
+    os.waitpid(child, 0)
+    os.close(reader)
+    assert worker.submit(pid()).result(5) == os.getpid()
+    hold.release()
+
+
+def test_the_interpreter_ends_with_tasks_running() -> None:
+    """A program that forgets to close ends cleanly and says nothing."""
+    code = (
+        "import asyncio, unsticky.worker as w\n"
+        "async def tick(): await asyncio.sleep(0)\n"
+        "w.worker.every(0.001, tick)\n"
+        "w.worker.submit(tick()).result(5)\n"
+    )
+    done = subprocess.run([sys.executable, "-X", "dev", "-c", code], capture_output=True, timeout=20, check=True)
+    assert done.stderr == b""
