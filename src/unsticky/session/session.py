@@ -1,0 +1,357 @@
+"""The session object: a dict that loads at first use. What has to be written is derived in `commit.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Self
+
+from ..errors import SessionHeadersSent, SessionUnavailable, SessionValueError, StoreError
+from . import codec
+from .policy import Lifetime, accepts
+from .store import Record
+from .token import PROOF, Token
+
+Loader = Callable[[str], Record | None]  # by store key; may raise StoreError
+
+
+class Binding:
+    """What ties a session object to its request: the token it came with, the record behind it, what was asked for."""
+
+    __slots__ = (
+        "_random",
+        "closed",
+        "ended",
+        "lifetime",
+        "loaded",
+        "loader",
+        "now",
+        "owner",
+        "record",
+        "rotation",
+        "token",
+        "unavailable",
+        "undecodable",
+        "values",
+    )
+
+    def __init__(
+        self,
+        *,
+        token: Token | None,
+        loader: Loader,
+        lifetime: Lifetime,
+        now: Callable[[], float],
+        random_bytes: Callable[[int], bytes],
+    ) -> None:
+        self.token = token  # as presented; replaced by a new one when the session begins anew
+        self.loader = loader
+        self.lifetime = lifetime
+        self.now = now
+        self._random = random_bytes
+        self.loaded = token is None
+        self.record: Record | None = None  # the live record that `token` was accepted by
+        self.values: dict[str, Any] = {}  # as decoded at load: scalars that still are these were not changed
+        self.undecodable: frozenset[str] = frozenset()  # written by a newer version: left as they are
+        self.ended: list[str] = []  # keys of records that clear() or destroy() ended
+        self.rotation: str | None = None  # "graceful" or "strict"
+        self.owner: str | None = None  # as set in this request; "" removes it
+        self.unavailable: SessionUnavailable | None = None
+        self.closed = False  # the response's headers are sent
+
+    def load(self) -> dict[str, Any]:
+        """The values of the session, or none: unknown, expired and forged tokens are not adopted."""
+        self.loaded = True
+        if self.token is None:
+            return {}
+        try:
+            record = self.loader(self.token.key)
+        except StoreError as error:
+            self.unavailable = SessionUnavailable()
+            raise self.unavailable from error
+        if record is None or not accepts(record, self.token, self.lifetime, self.now()):
+            self.token = None
+            return {}
+        self.record = record
+        self.values, self.undecodable = _decode_fields(record.fields)
+        return dict(self.values)
+
+    def current_token(self) -> Token:
+        """The token that this session has, or will have when it is written."""
+        if self.token is None:
+            self.token = Token.new(self._random)
+        return self.token
+
+    def rotated_token(self) -> Token:
+        return self.current_token().rotated(self._random)
+
+    def end(self) -> None:
+        """The record is to be deleted; what is written from now on begins another session."""
+        if self.record is not None and self.token is not None:
+            self.ended.append(self.token.key)
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        self.token = self.record = self.rotation = self.owner = None
+        self.values, self.undecodable = {}, frozenset()
+
+
+def _decode_fields(fields: Mapping[str, bytes]) -> tuple[dict[str, Any], frozenset[str]]:
+    values: dict[str, Any] = {}
+    bad: set[str] = set()
+    for name, data in fields.items():
+        if not name.startswith(PROOF):
+            try:
+                values[name] = codec.decode(data)
+            except ValueError:
+                bad.add(name)
+    return values, frozenset(bad)
+
+
+class Session(dict[str, Any]):
+    """One client's session.
+
+    Both frameworks announce the first use (Flask assigns `accessed`, Starlette calls `mark_accessed`): that loads it.
+    Without them, as with `scope["session"]`, the first method called does. A session that nobody uses costs nothing.
+    """
+
+    def __init__(self, initial: Mapping[str, Any] | Iterable[tuple[str, Any]] = (), /) -> None:
+        super().__init__(initial)
+        self._binding: Binding | None = None
+        self._accessed = False
+        self._modified = False
+
+    @classmethod
+    def bound(cls, binding: Binding) -> Self:
+        session = cls()
+        session._binding = binding
+        return session
+
+    # What both frameworks know -----------------------------------------------------------------------------------
+
+    @property
+    def accessed(self) -> bool:
+        """Was it read or written in this request? Setting it to True loads the session."""
+        return self._accessed
+
+    @accessed.setter
+    def accessed(self, value: bool) -> None:
+        if value:
+            self.mark_accessed()
+        else:
+            self._accessed = False
+
+    @property
+    def modified(self) -> bool:
+        """Was a key assigned or removed? Changes inside of values are found when the session is committed."""
+        return self._modified
+
+    @modified.setter
+    def modified(self, value: bool) -> None:
+        self._modified = value
+
+    @property
+    def new(self) -> bool:
+        """Is there no stored session behind it?"""
+        self._use()
+        return self._binding is None or self._binding.record is None
+
+    def mark_accessed(self) -> None:
+        """Load the session, if that was not done. Raises SessionUnavailable when its store is away."""
+        self._accessed = True
+        binding = self._binding
+        if binding is None:
+            return
+        if not binding.loaded:
+            super().update(binding.load())
+        if binding.unavailable is not None:
+            raise binding.unavailable
+
+    def mark_modified(self) -> None:
+        self.mark_accessed()
+        self._modified = True
+        self._may_write()
+
+    def _use(self) -> None:
+        if self._binding is not None and not self._accessed:
+            self.mark_accessed()
+
+    def _may_write(self) -> None:
+        binding = self._binding
+        if binding is not None and binding.closed and binding.record is None:
+            raise SessionHeadersSent(
+                "The response's headers are sent, so no new session can begin: its cookie can't be set any more. "
+                "Write to the session before the first byte of the response."
+            )
+
+    def store_key(self) -> str | None:
+        """The session's key in its store: a hash that gives nothing away, for `hash.on = ["session"]`."""
+        return self._binding.current_token().key if self._binding is not None else None
+
+    def seal(self) -> None:
+        """The headers are sent: from now on an existing session may change, and no new one may begin."""
+        if self._binding is not None:
+            self._binding.closed = True
+
+    # What is ours ---------------------------------------------------------------------------------------------------
+
+    def rotate(self, *, strict: bool = False) -> None:
+        """Give the session a new token, with the same data: at login, and whenever rights change.
+
+        The old token serves requests in flight for the grace (10 s). A strict rotation ends it at once, and requests
+        that loaded the session before can't write any more.
+        """
+        self.mark_accessed()
+        binding = self._binding
+        if binding is None or binding.record is None:
+            return  # a session that is not stored yet gets a fresh token anyway
+        if binding.closed:
+            raise SessionHeadersSent("The response's headers are sent, so the new token can't reach the client.")
+        binding.rotation = "strict" if strict or binding.rotation == "strict" else "graceful"
+
+    def destroy(self) -> None:
+        """End the session: in the store, and at the client. The same as `clear()`."""
+        self.clear()
+
+    @property
+    def owner(self) -> str | None:
+        """The user whom the session belongs to, as the application names them. Changing it rotates strictly."""
+        self._use()
+        binding = self._binding
+        if binding is None:
+            return None
+        if binding.owner is not None:
+            return binding.owner or None
+        return binding.record.owner if binding.record is not None else None
+
+    @owner.setter
+    def owner(self, value: str | int | None) -> None:
+        wanted = "" if value is None else str(value)
+        if self._binding is None or wanted == (self.owner or ""):
+            return
+        self.mark_modified()
+        if self._binding.record is not None:
+            self.rotate(strict=True)
+        self._binding.owner = wanted
+
+    # dict, with the first use in front ------------------------------------------------------------------------------
+
+    def __getitem__(self, key: str) -> Any:
+        self._use()
+        return super().__getitem__(key)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        self._use()
+        return super().get(key, default)
+
+    def __contains__(self, key: object) -> bool:
+        self._use()
+        return super().__contains__(key)
+
+    def __iter__(self) -> Iterator[str]:
+        self._use()
+        return super().__iter__()
+
+    def __reversed__(self) -> Iterator[str]:
+        self._use()
+        return super().__reversed__()
+
+    def __len__(self) -> int:
+        self._use()
+        return super().__len__()
+
+    def __eq__(self, other: object) -> bool:
+        self._use()
+        return super().__eq__(other)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    __hash__ = None
+
+    def __repr__(self) -> str:
+        # No load here: a debugger or a log line that shows the request must not use the session.
+        loaded = self._binding is None or self._accessed
+        return f"<{type(self).__name__} {super().__repr__()}>" if loaded else f"<{type(self).__name__}, not used>"
+
+    def __or__(self, other: Any) -> dict[str, Any]:  # type: ignore[override]
+        return dict(self) | other  # type: ignore[no-any-return]
+
+    def __ror__(self, other: Any) -> dict[str, Any]:  # type: ignore[override]
+        return other | dict(self)  # type: ignore[no-any-return]
+
+    def keys(self) -> Any:
+        self._use()
+        return super().keys()
+
+    def values(self) -> Any:
+        self._use()
+        return super().values()
+
+    def items(self) -> Any:
+        self._use()
+        return super().items()
+
+    def copy(self) -> dict[str, Any]:
+        """A plain dict."""
+        self._use()
+        return dict(super().items())
+
+    def __copy__(self) -> dict[str, Any]:
+        return self.copy()
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        # copy.deepcopy gives a plain dict as well: a second session object of one request would write twice.
+        return dict, (self.copy(),)
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        if type(key) is not str:
+            key = _field_name(key)
+        elif key.startswith(PROOF):
+            raise SessionValueError(f"session[{key!r}]: keys that begin with {PROOF!r} are reserved")
+        self.mark_modified()
+        super().__setitem__(key, value)
+
+    def __delitem__(self, key: str) -> None:
+        self.mark_modified()
+        super().__delitem__(key)
+
+    def clear(self) -> None:
+        """End the session, here and at the client. What is written afterwards begins a new one, with a new token."""
+        self.mark_accessed()
+        self._modified = True
+        if self._binding is not None:
+            self._binding.end()
+        super().clear()
+
+    def pop(self, key: str, *default: Any) -> Any:
+        self._use()
+        if super().__contains__(key):
+            self.mark_modified()
+        return super().pop(key, *default)
+
+    def popitem(self) -> tuple[str, Any]:
+        self._use()
+        item = super().popitem()
+        self.mark_modified()
+        return item
+
+    def setdefault(self, key: str, default: Any = None) -> Any:
+        self._use()
+        if not super().__contains__(key):
+            self[key] = default
+        return super().__getitem__(key)
+
+    def update(self, *args: Any, **kwargs: Any) -> None:
+        self.mark_modified()
+        for key, value in dict(*args, **kwargs).items():
+            self[key] = value
+
+    def __ior__(self, other: Any, /) -> Self:  # type: ignore[override]
+        self.update(other)
+        return self
+
+
+def _field_name(key: object) -> str:
+    if isinstance(key, str):
+        return str.__str__(key)
+    raise SessionValueError(f"session[{key!r}]: keys are texts, not {type(key).__name__}; use session[{str(key)!r}]")

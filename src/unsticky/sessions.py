@@ -1,0 +1,197 @@
+"""`Sessions`: what a program holds to open and commit sessions, from threads and from event loops."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Callable
+from functools import cached_property
+from time import perf_counter
+from typing import Any, TypeVar
+
+from .clock import Clock, SystemClock
+from .errors import SessionUnavailable, StoreError
+from .session.commit import Commit, Committed, Cookie, Create, Delete, Update, commit
+from .session.options import SessionOptions
+from .session.policy import Lifetime
+from .session.session import Binding, Loader, Session
+from .session.store import AsyncStore, ImmediateLoad, Record
+from .session.token import Token, TokenSigner
+from .stores import open_async_store, open_store
+from .telemetry import otel
+
+log = logging.getLogger("unsticky.session")
+
+S = TypeVar("S", bound=Session)
+
+_UNUSED = Committed(Cookie.KEEP)
+
+
+class Sessions:
+    """The sessions of one app. One object serves all threads and event loops of a process, and survives a fork."""
+
+    def __init__(
+        self,
+        options: SessionOptions | None = None,
+        *,
+        framework_idle: float | None = None,
+        clock: Clock | None = None,
+        random_bytes: Callable[[int], bytes] = secrets.token_bytes,
+    ) -> None:
+        """`framework_idle`: the framework's own session lifetime in seconds, for when the options name none.
+
+        Nothing is connected yet. Raises SettingsError when the store's URL can't be used here.
+        """
+        self.options = options or SessionOptions()
+        self.clock = clock or SystemClock()
+        self.lifetime = Lifetime.of(self.options, framework_idle)
+        self.signer = TokenSigner(self.options.secret_keys)
+        self._random_bytes = random_bytes
+        self.store = open_store(self.options.store, clock=self.clock, timeout=self.options.store_timeout)
+
+    @cached_property
+    def async_store(self) -> AsyncStore:
+        """The store for event loops."""
+        return open_async_store(self.options.store, clock=self.clock, timeout=self.options.store_timeout)
+
+    def bind(self, token: Token | None, make: type[S], *, lifetime: Lifetime | None = None) -> S:
+        """The session of a request in a thread. It asks the store at its first use."""
+        return make.bound(self._binding(token, _observed(self.store.load), lifetime))
+
+    async def bind_async(self, token: Token | None, make: type[S]) -> S:
+        """The session of a request on an event loop.
+
+        `request.session` can't wait, so a store across the network is asked now, if there is a token at all; one
+        that answers at once (SQLite) is asked at first use.
+        """
+        store = self.async_store
+        if token is None:
+            return make.bound(self._binding(None, _nothing))
+        if isinstance(store, ImmediateLoad):
+            return make.bound(self._binding(token, _observed(store.load_now)))
+        return make.bound(self._binding(token, await _fetched(store, token.key)))
+
+    def _binding(self, token: Token | None, load: Loader, lifetime: Lifetime | None = None) -> Binding:
+        return Binding(
+            token=token,
+            loader=load,
+            lifetime=lifetime or self.lifetime,
+            now=self.clock.time,
+            random_bytes=self._random_bytes,
+        )
+
+    def commit(self, session: Session) -> Committed:
+        """Write what the request changed. Raises SessionUnavailable when the store is away: nothing is promised then.
+
+        Raises SessionValueError for a value that no session can hold.
+        """
+        if not session.accessed:
+            return _UNUSED
+        started = perf_counter()
+        try:
+            steps = commit(session)
+            step = _next(steps, None)
+            while not isinstance(step, Committed):
+                step = _next(steps, self._apply(step))
+        except StoreError as error:
+            raise _unavailable("commit", error) from error
+        return _reported(step, started)
+
+    async def commit_async(self, session: Session) -> Committed:
+        """As `commit`, on an event loop."""
+        if not session.accessed:
+            return _UNUSED
+        started = perf_counter()
+        try:
+            steps = commit(session)
+            step = _next(steps, None)
+            while not isinstance(step, Committed):
+                step = _next(steps, await self._apply_async(step))
+        except StoreError as error:
+            raise _unavailable("commit", error) from error
+        return _reported(step, started)
+
+    def _apply(self, operation: Create | Update | Delete) -> Any:
+        match operation:
+            case Create():
+                return self.store.create(operation.key, operation.record)
+            case Update():
+                return self.store.update(operation.key, operation.change)
+            case Delete():
+                return self.store.delete(operation.key)
+
+    async def _apply_async(self, operation: Create | Update | Delete) -> Any:
+        match operation:
+            case Create():
+                return await self.async_store.create(operation.key, operation.record)
+            case Update():
+                return await self.async_store.update(operation.key, operation.change)
+            case Delete():
+                return await self.async_store.delete(operation.key)
+
+    def close(self) -> None:
+        """Give the store's connections back. A later use opens them again."""
+        self.store.close()
+
+    async def aclose(self) -> None:
+        """As `close`, for the connections of event loops too."""
+        self.store.close()
+        if "async_store" in self.__dict__:
+            await self.async_store.aclose()
+
+
+def _next(steps: Commit, result: Any) -> Create | Update | Delete | Committed:
+    try:
+        return steps.send(result)
+    except StopIteration as stop:
+        committed: Committed = stop.value
+        return committed
+
+
+def _reported(committed: Committed, started: float) -> Committed:
+    otel.session_committed(perf_counter() - started, "lost" if committed.lost else "committed")
+    if committed.lost:
+        log.info("A session ended elsewhere while a request was writing to it; that write was dropped.")
+    return committed
+
+
+def _nothing(key: str) -> Record | None:
+    return None
+
+
+def _observed(load: Loader) -> Loader:
+    def observed(key: str) -> Record | None:
+        started = perf_counter()
+        try:
+            record = load(key)
+        except StoreError as error:
+            _unavailable("load", error)
+            raise
+        otel.session_loaded(perf_counter() - started, found=record is not None)
+        return record
+
+    return observed
+
+
+async def _fetched(store: AsyncStore, key: str) -> Loader:
+    """Ask now; the answer, or the failure, is there for whoever uses the session."""
+    started = perf_counter()
+    try:
+        record = await store.load(key)
+    except StoreError as error:
+        _unavailable("load", error)
+        return _failing(error)
+    otel.session_loaded(perf_counter() - started, found=record is not None)
+    return lambda key: record
+
+
+def _failing(error: StoreError) -> Loader:
+    def fail(key: str) -> Record | None:
+        raise error
+
+    return fail
+
+
+def _unavailable(what: str, error: StoreError) -> SessionUnavailable:
+    log.error("The session store is not available (%s): %s", what, error)
+    return SessionUnavailable()
