@@ -1,0 +1,253 @@
+"""OpenTelemetry, with the API alone: one CLIENT span per attempt, its metric, and events on the caller's span.
+
+Names follow the stable HTTP conventions (semantic conventions 1.44.0); what is ours is called `unsticky.*`.
+An attempt's span ends at the response's headers, as does its duration: reading the body is the caller's pace.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from urllib.parse import urlsplit
+
+from opentelemetry import context, metrics, propagate, trace
+from opentelemetry.context import Context
+from opentelemetry.trace import Span, SpanKind, StatusCode
+
+from .. import __version__
+from ..clock import Clock
+from ..routing.call import Endpoint
+
+_SCHEMA = "https://opentelemetry.io/schemas/1.44.0"
+_METHODS = frozenset({"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"})
+_PORTS = {"http": 80, "https": 443}
+_INSTRUMENTATION = "opentelemetry.instrumentation.httpx"  # the scope of its spans, for httpx and httpx2 alike
+
+# Both keys are private names of the API; without them, spans double up beside contrib's class-level instrumentation.
+_SUPPRESS_HTTP = getattr(context, "_SUPPRESS_HTTP_INSTRUMENTATION_KEY", "suppress_http_instrumentation")
+_SUPPRESS_ALL = getattr(context, "_SUPPRESS_INSTRUMENTATION_KEY", "suppress_instrumentation")
+
+_USER = re.compile(r"(?<=://)[^/?#@]*@")
+_SIGNATURES = re.compile(
+    r"(?<=[?&])(X-Amz-(?:Signature|Credential|Security-Token)|AWSAccessKeyId|Signature|sig|X-Goog-Signature)=[^&#]*"
+)
+
+_OF_RESPONSES = ("http.response.status_code", "network.protocol.version", "error.type")
+
+_tracer = trace.get_tracer("unsticky", __version__, schema_url=_SCHEMA)
+_meter = metrics.get_meter("unsticky", __version__, schema_url=_SCHEMA)
+_duration = _meter.create_histogram(
+    "http.client.request.duration",
+    unit="s",
+    description="Duration of HTTP client requests.",
+    explicit_bucket_boundaries_advisory=[0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10],
+)
+_pool_events = _meter.create_counter(
+    "unsticky.pool.events",
+    unit="{event}",
+    description="Ejections, recoveries, failovers and panics of pools, by unsticky.event.",
+)
+
+Attributes = dict[str, str | int | float | bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Traced:
+    """What spans say of one attempt. `url` is absolute; `host` is the Host header that is sent."""
+
+    pool: str
+    method: str
+    url: str
+    host: str
+    resend_count: int  # 0 for the first time that this request is sent
+
+
+class AttemptSpan:
+    """The span of one attempt. Exactly one of `responded`, `failed`, `cancelled` ends it."""
+
+    __slots__ = ("_clock", "_context", "_metric", "_span", "_started")
+
+    def __init__(self, traced: Traced, endpoint: Endpoint, clock: Clock) -> None:
+        attributes, self._metric = _attributes(traced, endpoint)
+        name = str(attributes["http.request.method"])
+        self._clock = clock
+        self._started = clock.monotonic()
+        self._span = _tracer.start_span(
+            "HTTP" if name == "_OTHER" else name, kind=SpanKind.CLIENT, attributes=attributes
+        )
+        self._context = trace.set_span_in_context(self._span)
+
+    def headers(self) -> dict[str, str]:
+        """What the configured propagator wants this attempt, and no other, to carry."""
+        carrier: dict[str, str] = {}
+        propagate.inject(carrier, self._context)
+        return carrier
+
+    def sending(self) -> Attached:
+        """Make the span current, and keep contrib's instrumentation of the transport below from adding another."""
+        return Attached(context.set_value(_SUPPRESS_HTTP, True, self._context))
+
+    def responded(self, status: int, version: str) -> None:
+        """Response headers came; `version` is the protocol's, such as "1.1"."""
+        span, metric = self._span, self._metric
+        metric["http.response.status_code"] = status
+        metric["network.protocol.version"] = version
+        if status >= 400:
+            metric["error.type"] = str(status)
+            span.set_status(StatusCode.ERROR)
+        if span.is_recording():
+            span.set_attributes({key: metric[key] for key in _OF_RESPONSES if key in metric})
+        self._end()
+
+    def failed(self, error: BaseException) -> None:
+        """No response. The error's text may hold user data, so that its type alone is recorded."""
+        self._metric["error.type"] = name = qualified_name(error)
+        if self._span.is_recording():
+            self._span.set_attribute("error.type", name)
+        self._span.set_status(StatusCode.ERROR)
+        self._end()
+
+    def cancelled(self) -> None:
+        """The caller went away, which is no error of this attempt."""
+        self._span.set_attribute("unsticky.cancelled", True)
+        self._end()
+
+    def _end(self) -> None:
+        _duration.record(max(self._clock.monotonic() - self._started, 0.0), self._metric, self._context)
+        self._span.end()
+
+
+class Untraced:
+    """Stands where an AttemptSpan would, when a span above already covers the call."""
+
+    __slots__ = ()
+
+    def headers(self) -> dict[str, str]:
+        return {}  # whoever made the span above has put its context into the request's headers
+
+    def sending(self) -> Attached:
+        return suppressed()
+
+    def responded(self, status: int, version: str) -> None: ...
+
+    def failed(self, error: BaseException) -> None: ...
+
+    def cancelled(self) -> None: ...
+
+
+UNTRACED = Untraced()
+
+
+class Attached:
+    """A context that is current inside `with`."""
+
+    __slots__ = ("_context", "_token")
+
+    def __init__(self, attached: Context) -> None:
+        self._context = attached
+
+    def __enter__(self) -> None:
+        self._token = context.attach(self._context)
+
+    def __exit__(self, *_: object) -> None:
+        context.detach(self._token)
+
+
+def suppressed() -> Attached:
+    """No spans for the HTTP requests inside: health checks are no one's call."""
+    return Attached(context.set_value(_SUPPRESS_HTTP, True))
+
+
+def start_attempt(traced: Traced, endpoint: Endpoint, clock: Clock, *, above: bool) -> AttemptSpan | Untraced:
+    """The span of an attempt, or a stand-in where `above` or the context says that there must be none."""
+    return UNTRACED if above else AttemptSpan(traced, endpoint, clock)
+
+
+def traced_above(transport: object, method: str) -> bool:
+    """Whether contrib's instrumentation wraps this call already, or instrumentation is suppressed.
+
+    `instrument_client` replaces `method` on the transport object with a wrapper. Where it wraps a transport around
+    ours, its span is the current one.
+    """
+    if context.get_value(_SUPPRESS_HTTP) or context.get_value(_SUPPRESS_ALL):
+        return True
+    if hasattr(vars(transport).get(method), "__wrapped__"):
+        return True
+    span = trace.get_current_span()
+    scope = getattr(span, "instrumentation_scope", None)
+    return scope is not None and scope.name == _INSTRUMENTATION and span.is_recording()
+
+
+def pool_event(pool: str, event: str, details: Mapping[str, str | int | float | bool]) -> None:
+    """Count `event` ("ejection", "failover", ...), and note it on the current span."""
+    attributes: Attributes = {"unsticky.pool": pool, **{f"unsticky.{key}": value for key, value in details.items()}}
+    span = trace.get_current_span()
+    if span.is_recording():
+        span.add_event(f"unsticky.{event}", attributes)
+    _pool_events.add(1, {"unsticky.pool": pool, "unsticky.event": event})
+
+
+def session_loaded(seconds: float, found: bool) -> None:
+    """The current request's session was looked up in the store. Never says which session."""
+    _session_event("load", seconds, {"unsticky.session.found": found})
+
+
+def session_committed(seconds: float, result: str) -> None:
+    """The current request's session was written; `result` is a fixed word, such as "created" or "conflict"."""
+    _session_event("commit", seconds, {"unsticky.session.result": result})
+
+
+def _session_event(name: str, seconds: float, attributes: Attributes) -> None:
+    span: Span = trace.get_current_span()
+    if span.is_recording():
+        span.add_event(f"unsticky.session.{name}", {"unsticky.session.duration": seconds, **attributes})
+
+
+def redacted(url: str) -> str:
+    """`url` without user, password and the values of signature parameters."""
+    if "@" in url:
+        url = _USER.sub("REDACTED:REDACTED@", url)
+    return _SIGNATURES.sub(r"\1=REDACTED", url) if "?" in url else url
+
+
+def qualified_name(error: BaseException) -> str:
+    kind = type(error)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+@lru_cache(maxsize=4096)
+def _server(scheme: str, authority: str) -> tuple[str, int]:
+    """Host without brackets, and port, of a Host header."""
+    try:
+        parts = urlsplit(f"//{authority}")
+        return parts.hostname or authority, parts.port or _PORTS.get(scheme, 0)
+    except ValueError:  # the caller's own Host header may be anything
+        return authority, _PORTS.get(scheme, 0)
+
+
+def _attributes(traced: Traced, endpoint: Endpoint) -> tuple[Attributes, Attributes]:
+    """Of the span, all at its creation because samplers decide by them, and of the metric."""
+    method = traced.method if traced.method in _METHODS else "_OTHER"
+    address, port = _server(traced.url.partition("://")[0], traced.host)
+    peer, peer_port = _server(endpoint.url.partition("://")[0], endpoint.address)
+    metric: Attributes = {"http.request.method": method, "server.address": address, "server.port": port}
+    span: Attributes = {
+        **metric,
+        "url.full": redacted(traced.url),
+        "network.peer.address": peer,
+        "network.peer.port": peer_port,
+        "peer.service": traced.pool,
+        "unsticky.pool": traced.pool,
+        "unsticky.endpoint": endpoint.address,
+    }
+    if traced.resend_count:
+        span["http.request.resend_count"] = traced.resend_count
+    if method == "_OTHER":
+        span["http.request.method_original"] = traced.method
+    if endpoint.priority:
+        span["unsticky.endpoint.priority"] = endpoint.priority
+    if endpoint.locality is not None:
+        span["unsticky.endpoint.locality"] = endpoint.locality
+    return span, metric
