@@ -24,6 +24,13 @@ class Rule:
     read: Callable[[str], str]
 
 
+@dataclass(frozen=True, slots=True)
+class Shorthand:
+    """A table that may also be written as the text of its field `key` alone."""
+
+    key: str
+
+
 def matching(pattern: str, form: str, normal: Callable[[str], str] = str) -> Rule:
     """A rule that is a pattern alone; `form` says in words what is allowed."""
     compiled = re.compile(pattern, re.ASCII)
@@ -33,7 +40,7 @@ def matching(pattern: str, form: str, normal: Callable[[str], str] = str) -> Rul
             raise ValueError(f"expected {form}, got {text!r}")
         return normal(text)
 
-    return Rule(f"^{pattern}$", read)
+    return Rule(f"^(?:{pattern})$", read)
 
 
 ORIGIN_FORM = 'an origin such as "http://10.0.0.1:8000"'
@@ -77,7 +84,7 @@ ORIGIN = Rule(r"^https?://[^/?#@\s]+/?$", read_origin)
 HOST_NAME = matching(_HOST, 'a host name such as "catalog" or "api.internal"', str.lower)
 METHOD = matching(_TOKEN, 'an HTTP method such as "GET"', str.upper)
 PATH = matching(r"/[!-~]*", 'a path that begins with "/"')
-COOKIE_NAME = matching(_TOKEN, 'a cookie name without spaces or any of ()<>@,;:\\"/[]?={}')
+COOKIE_NAME = matching(_TOKEN, "a cookie name of letters, digits and !#$%&'*+-.^_`|~")
 COOKIE_PATH = matching(r"/[ -:<-~]*", 'a path that begins with "/" and has no ";"')
 COOKIE_DOMAIN = matching(r"\.?[A-Za-z0-9][A-Za-z0-9.-]*", 'a domain such as "example.com"', str.lower)
 HASH_KEY = matching(

@@ -27,6 +27,8 @@ class Duration(float):
     @property
     def text(self) -> str:
         """As settings spell it: ``Duration(5400).text == "1h30m"``. Less than a millisecond is rounded off."""
+        if 1 <= self < 60:
+            return f"{round(self, 3):g}s"
         left, parts = round(self * 1000), []
         for unit, length in (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)):
             count, left = divmod(left, length)

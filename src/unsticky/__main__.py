@@ -1,0 +1,9 @@
+"""``python -m unsticky`` is the command ``unsticky``."""
+
+from __future__ import annotations
+
+import sys
+
+from .cli import main
+
+sys.exit(main())

@@ -1,0 +1,115 @@
+"""Fields that must fit each other. A relation is judged only when each of its fields is right by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from ..errors import Problem
+from ..routing.options import EjectionOptions, HashOptions, PoolOptions, RetryOptions
+from ..session.options import CookieOptions, SessionOptions
+from .tree import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """`check` yields problems whose paths are below the table that holds `fields`."""
+
+    fields: frozenset[str]
+    check: Callable[[Any], Iterator[Problem]]
+
+
+def relations_of(options: object) -> tuple[Relation, ...]:
+    return _RELATIONS.get(type(options), ())
+
+
+def _ring(options: HashOptions) -> Iterator[Problem]:
+    if options.minimum_ring_size > options.maximum_ring_size:
+        yield Problem("minimum_ring_size", f"must not be more than maximum_ring_size ({options.maximum_ring_size})")
+
+
+def _backoff(options: RetryOptions) -> Iterator[Problem]:
+    if options.backoff > options.maximum_backoff:
+        yield Problem("backoff", f"must not be longer than maximum_backoff ({options.maximum_backoff.text})")
+
+
+def _ejection(options: EjectionOptions) -> Iterator[Problem]:
+    if options.base_time > options.maximum_time:
+        yield Problem("base_time", f"must not be longer than maximum_time ({options.maximum_time.text})")
+
+
+def _hash_is_used(options: PoolOptions) -> Iterator[Problem]:
+    if options.hash.on and options.balancer != "ring_hash":
+        yield Problem("hash.on", f'has no effect with balancer = "{options.balancer}"; "ring_hash" uses it')
+
+
+def _endpoints_differ(options: PoolOptions) -> Iterator[Problem]:
+    seen: dict[str, int] = {}
+    for index, endpoint in enumerate(options.endpoints):
+        first = seen.setdefault(same_origin(endpoint.url), index)
+        if first != index:
+            yield Problem(
+                f"endpoints[{index}]", f"the same endpoint as endpoints[{first}]; use weight for a larger share"
+            )
+
+
+def _matches_differ(settings: Settings) -> Iterator[Problem]:
+    """An origin leads to one pool, and a pool's own name is no origin of another."""
+    seen: dict[str, str] = {}
+    for name, pool in settings.pools.items():
+        for index, origin in enumerate(pool.match):
+            here = f"pools.{name}.match[{index}]"
+            first = seen.setdefault(same_origin(origin), here)
+            host = urlsplit(origin).hostname
+            if first != here:
+                yield Problem(here, f"the same origin as {first}")
+            elif host in settings.pools:
+                yield Problem(here, f'"{host}" is the name of a pool: URLs with it go to that pool already')
+
+
+def same_origin(url: str) -> str:
+    """An origin with its port spelled out, to compare with others."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.hostname}:{parts.port or {'http': 80, 'https': 443}[parts.scheme]}"
+
+
+def _touch(options: SessionOptions) -> Iterator[Problem]:
+    touch, idle = options.touch_interval, options.idle_timeout
+    if touch is not None and idle is not None and touch >= idle:
+        # Readers would be logged out: their touch comes later than the session's end.
+        yield Problem("touch_interval", f"must be shorter than idle_timeout ({idle.text})")
+
+
+def _secure(options: CookieOptions) -> Iterator[Problem]:
+    if options.secure is False and options.same_site == "none":
+        yield Problem("secure", 'same_site = "none" needs secure = true: browsers refuse the cookie otherwise')
+    if options.secure is False and options.partitioned:
+        yield Problem("secure", "partitioned needs secure = true: browsers refuse the cookie otherwise")
+
+
+def _prefix(options: CookieOptions) -> Iterator[Problem]:
+    """Cookie name prefixes (RFC 6265bis 4.1.3): browsers refuse a cookie that breaks them."""
+    name = (options.name or "").lower()
+    if name.startswith(("__secure-", "__host-")) and not options.secure:
+        yield Problem("name", f"{options.name} needs secure = true")
+    if name.startswith("__host-") and (options.domain or options.path not in (None, "/")):
+        yield Problem("name", f'{options.name} needs path = "/" and no domain')
+
+
+_RELATIONS: dict[type, tuple[Relation, ...]] = {
+    HashOptions: (Relation(frozenset({"minimum_ring_size", "maximum_ring_size"}), _ring),),
+    RetryOptions: (Relation(frozenset({"backoff", "maximum_backoff"}), _backoff),),
+    EjectionOptions: (Relation(frozenset({"base_time", "maximum_time"}), _ejection),),
+    PoolOptions: (
+        Relation(frozenset({"balancer", "hash"}), _hash_is_used),
+        Relation(frozenset({"endpoints"}), _endpoints_differ),
+    ),
+    Settings: (Relation(frozenset({"pools"}), _matches_differ),),
+    SessionOptions: (Relation(frozenset({"touch_interval", "idle_timeout"}), _touch),),
+    CookieOptions: (
+        Relation(frozenset({"secure", "same_site", "partitioned"}), _secure),
+        Relation(frozenset({"name", "secure", "path", "domain"}), _prefix),
+    ),
+}

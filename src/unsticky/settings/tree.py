@@ -1,0 +1,27 @@
+"""The tree itself: nothing but the options of the floors below, composed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from ..routing.options import PoolOptions
+from ..rules import HOST_NAME
+from ..session.options import SessionOptions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """All that can be set. Pools' names are in lower case, as host names in URLs are."""
+
+    session: SessionOptions = field(default_factory=SessionOptions)
+    pools: Annotated[
+        Mapping[Annotated[str, HOST_NAME], PoolOptions],
+        Meta(description="Pools by name; the name is the host of the URLs that the app calls."),
+    ] = field(default_factory=dict)
+    client: Annotated[
+        Literal["httpx", "httpx2"], Meta(description="The library of the clients that unsticky gives out.")
+    ] = "httpx"

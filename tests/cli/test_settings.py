@@ -1,0 +1,133 @@
+"""The command `unsticky settings`, run as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import unsticky
+from unsticky.settings import schema
+
+SHOP = """\
+[session]
+store = "redis://shop:hunter2@cache:6379/0"
+secret_keys = ["hunter2"]
+idle_timeout = "30m"
+
+[pools.Catalog]
+endpoints = ["http://10.0.0.1:8000", { url = "http://10.0.0.2:8000", weight = 3 }]
+timeout = "2s"
+"""
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("shop.toml").write_text(SHOP)
+
+
+def run(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("UNSTICKY_")}
+    command = [sys.executable, "-m", "unsticky", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=clean | environ)
+
+
+def test_check_of_a_right_file() -> None:
+    """It says OK and what was understood, without secrets."""
+    done = run("settings", "check", "shop.toml")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == (
+        "shop.toml: OK\n"
+        "  sessions in redis://shop:***@cache:6379/0, idle 30m\n"
+        "  pool catalog: 2 endpoints, least_request, 3 attempts, timeout 2s\n"
+    )
+
+
+def test_check_of_a_wrong_file() -> None:
+    """All problems go to stderr, with status 1."""
+    Path("wrong.toml").write_text(SHOP + "[pools.Catalog.retry]\natempts = 3\nattempts = 0\n")
+    done = run("settings", "check", "wrong.toml")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        "wrong.toml: 2 problems\n"
+        '  pools.Catalog.retry.atempts: unknown key, did you mean "attempts"?\n'
+        "  pools.Catalog.retry.attempts: expected an integer, at least 1, got 0\n"
+    )
+
+
+def test_a_missing_file_is_another_status() -> None:
+    """A script can tell a missing file from a wrong one."""
+    for command in ("check", "show"):
+        done = run("settings", command, "absent.toml")
+        assert (done.returncode, done.stdout, done.stderr) == (2, "", "absent.toml: no such file\n")
+
+
+def test_show_says_where_values_come_from() -> None:
+    """Each value has its source behind it; the environment is named by variable; secrets are masked."""
+    done = run("settings", "show", "shop.toml", UNSTICKY_POOLS__CATALOG__TIMEOUT="1s")
+    assert done.returncode == 0
+    assert "hunter2" not in done.stdout
+    lines = {line.split(" = ")[0]: line for line in done.stdout.splitlines() if line.startswith(("store", "back"))}
+    assert lines["store"].split() == ["store", "=", '"redis://shop:***@cache:6379/0"', "#", "shop.toml"]
+    assert lines["backoff"].endswith("# default")
+    assert 'timeout = "1s"                                     # UNSTICKY_POOLS__CATALOG__TIMEOUT\n' in done.stdout
+
+
+def test_show_prints_toml() -> None:
+    """What it prints is a settings file by itself, which the reader takes."""
+    shown = run("settings", "show", "shop.toml").stdout
+    assert tomllib.loads(shown)["pools"]["catalog"]["endpoints"][1] == {"url": "http://10.0.0.2:8000", "weight": 3}
+    Path("shown.toml").write_text(shown)
+    assert run("settings", "check", "shown.toml").returncode == 0
+
+
+def test_show_without_a_file_looks_for_one() -> None:
+    """It finds what an app started here would find, and says how."""
+    assert "# defaults: no source was given, and there is no unsticky.toml here\n" in run("settings", "show").stdout
+    Path("unsticky.toml").write_text(SHOP)
+    assert run("settings", "show").stdout.startswith("# unsticky.toml: found in the current directory\n")
+    named = run("settings", "show", UNSTICKY_SETTINGS="shop.toml").stdout
+    assert named.startswith("# shop.toml: the file that UNSTICKY_SETTINGS names\n")
+
+
+def test_schema_is_printed_as_shipped() -> None:
+    """It is JSON and the package's own."""
+    done = run("settings", "schema")
+    assert done.stdout == schema.shipped()
+    assert json.loads(done.stdout)["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+
+
+def test_version() -> None:
+    """The version is the package's."""
+    assert run("--version").stdout == f"unsticky {unsticky.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["settings"], ["settings", "check"], ["settings", "show"], ["settings", "schema"]]
+)
+def test_help_at_every_level_has_examples(arguments: list[str]) -> None:
+    """Help shows by example."""
+    done = run(*arguments, "--help")
+    assert done.returncode == 0
+    assert "examples:\n  " in done.stdout
+
+
+@pytest.mark.parametrize("arguments", [[], ["settings"]])
+def test_a_command_without_its_subcommand(arguments: list[str]) -> None:
+    """It answers with its help, and the status of a wrong call."""
+    done = run(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "examples:" in done.stderr
+
+
+def test_a_reader_that_stops_reading() -> None:
+    """A closed pipe (`| head -1`) is no error and prints no traceback."""
+    command = f"{sys.executable} -m unsticky settings schema | head -c 10; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
