@@ -43,6 +43,10 @@ def encode(value: object, path: str) -> bytes:
         raise SessionValueError(_explain(value, path, error)) from None
 
 
+class _Refused(TypeError):
+    """A refusal of ours: its message shows no value."""
+
+
 def decode(data: bytes) -> Any:
     """The value that `encode` was given. Raises ValueError for bytes that it can't have made."""
     try:
@@ -56,7 +60,7 @@ def _tag(value: Any, depth: int) -> Any:
     if kind in _ATOMS:
         return value
     if depth > MAXIMUM_DEPTH:
-        raise ValueError(f"nested more than {MAXIMUM_DEPTH} levels deep, or contains itself")
+        raise _Refused(f"nested more than {MAXIMUM_DEPTH} levels deep, or contains itself")
     if kind is dict:
         return _tag_dict(value, depth + 1)
     if kind is list:
@@ -76,13 +80,15 @@ def _tag_other(value: Any, depth: int) -> Any:
     """The exact types of the table first, then subclasses as the type they are based on, as Flask's JSON has it."""
     writer = _WRITERS.get(type(value))
     if writer is None:
+        if isinstance(value, type):
+            raise _Refused("a class can't be stored in a session")
         if callable(getattr(value, "__html__", None)):
             return Ext(_MARKUP, str(value.__html__()).encode())
-        if is_dataclass(value) and not isinstance(value, type):
+        if is_dataclass(value):
             return _tag(asdict(value), depth)
         writer = next((writer for kind, writer in _WRITERS.items() if isinstance(value, kind)), None)
     if writer is None:
-        raise TypeError(f"{type(value).__qualname__} can't be stored in a session")
+        raise _Refused(f"{type(value).__qualname__} can't be stored in a session")
     return writer(value, depth)
 
 
@@ -156,10 +162,17 @@ def _explain(value: object, path: str, error: Exception) -> str:
                 break
         else:
             break
-    reason = str(error) if not isinstance(error, RecursionError) else "nested too deeply, or contains itself"
+    return f"{path}: {_reason(error)}"
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, _Refused):
+        return str(error)
+    if isinstance(error, RecursionError):
+        return "nested too deeply, or contains itself"
     if isinstance(error, UnicodeEncodeError):
-        reason = "the text has surrogates, which are not valid Unicode"  # the error's own message shows the text
-    return f"{path}: {reason}"
+        return "the text has surrogates, which are not valid Unicode"
+    return "can't be stored in a session"  # the error's own message may show the value
 
 
 def _children(value: object) -> Iterator[tuple[str, object]]:

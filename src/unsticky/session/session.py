@@ -117,6 +117,7 @@ class Session(dict[str, Any]):
     def __init__(self, initial: Mapping[str, Any] | Iterable[tuple[str, Any]] = (), /) -> None:
         super().__init__(initial)
         self._binding: Binding | None = None
+        self._pending = False  # bound, and not used yet or not available
         self._accessed = False
         self._modified = False
 
@@ -124,6 +125,7 @@ class Session(dict[str, Any]):
     def bound(cls, binding: Binding) -> Self:
         session = cls()
         session._binding = binding
+        session._pending = True
         return session
 
     # What both frameworks know -----------------------------------------------------------------------------------
@@ -159,12 +161,13 @@ class Session(dict[str, Any]):
         """Load the session, if that was not done. Raises SessionUnavailable when its store is away."""
         self._accessed = True
         binding = self._binding
-        if binding is None:
+        if binding is None or not self._pending:
             return
         if not binding.loaded:
             super().update(binding.load())
         if binding.unavailable is not None:
             raise binding.unavailable
+        self._pending = False
 
     def mark_modified(self) -> None:
         self.mark_accessed()
@@ -172,7 +175,7 @@ class Session(dict[str, Any]):
         self._may_write()
 
     def _use(self) -> None:
-        if self._binding is not None and not self._accessed:
+        if self._pending:
             self.mark_accessed()
 
     def _may_write(self) -> None:
@@ -270,8 +273,7 @@ class Session(dict[str, Any]):
 
     def __repr__(self) -> str:
         # No load here: a debugger or a log line that shows the request must not use the session.
-        loaded = self._binding is None or self._accessed
-        return f"<{type(self).__name__} {super().__repr__()}>" if loaded else f"<{type(self).__name__}, not used>"
+        return f"<{type(self).__name__}{', not used' if self._pending else ' ' + super().__repr__()}>"
 
     def __or__(self, other: Any) -> dict[str, Any]:  # type: ignore[override]
         return dict(self) | other  # type: ignore[no-any-return]

@@ -1,0 +1,548 @@
+"""What a session means, request by request; the interleavings are written out, nothing is left to chance."""
+
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import replace
+from itertools import count
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from session.visits import Browser
+from unsticky.errors import SessionHeadersSent, SessionUnavailable, SessionValueError, StoreError
+from unsticky.scalars import Duration, StoreURL
+from unsticky.session.commit import Cookie
+from unsticky.session.options import SessionOptions
+from unsticky.session.session import Session
+from unsticky.session.store import Applied, Change, Record
+from unsticky.session.token import Token
+from unsticky.sessions import Sessions
+from unsticky.testing import FakeClock
+
+names = count()
+
+
+class CountingStore:
+    """Passes on to the store, and writes down which verbs were used."""
+
+    def __init__(self, store: Any) -> None:
+        self.store = store
+        self.calls: list[str] = []
+        self.away = False
+
+    def _call(self, verb: str, *arguments: Any) -> Any:
+        self.calls.append(verb)
+        if self.away:
+            raise StoreError("refused")
+        return getattr(self.store, verb)(*arguments)
+
+    def load(self, key: str) -> Record | None:
+        return self._call("load", key)
+
+    def create(self, key: str, record: Record) -> bool:
+        return self._call("create", key, record)
+
+    def update(self, key: str, change: Change) -> Applied:
+        return self._call("update", key, change)
+
+    def delete(self, key: str) -> None:
+        self._call("delete", key)
+
+    def close(self) -> None: ...
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def sessions(clock: FakeClock) -> Sessions:
+    return make(clock)
+
+
+def make(clock: FakeClock, **options: Any) -> Sessions:
+    settings = SessionOptions(store=StoreURL("memory://"), idle_timeout=Duration(1000), **options)
+    sessions = Sessions(settings, clock=clock)
+    sessions.store = CountingStore(sessions.store)
+    return sessions
+
+
+@pytest.fixture
+def browser(sessions: Sessions) -> Browser:
+    return Browser(sessions)
+
+
+@pytest.fixture
+def calls(sessions: Sessions) -> list[str]:
+    return sessions.store.calls
+
+
+def test_what_is_written_is_read(browser: Browser) -> None:
+    """The plain thing."""
+    with browser.visit() as session:
+        session["user"] = "ann"
+    with browser.visit() as session:
+        assert session["user"] == "ann"
+        assert dict(session) == {"user": "ann"} == {**session}
+        assert json.dumps(session) == '{"user": "ann"}'
+
+
+def test_an_unused_session_costs_nothing(browser: Browser, calls: list[str]) -> None:
+    """No store call, no cookie, whether there is a session or not."""
+    with browser.visit():
+        pass
+    assert calls == []
+    with browser.visit() as session:
+        session["a"] = 1
+    calls.clear()
+    with browser.visit() as session:
+        repr(session)
+    assert calls == []
+    assert browser.last.cookie is Cookie.KEEP
+
+
+def test_reading_writes_nothing(browser: Browser, calls: list[str]) -> None:
+    """One load, no write, no cookie."""
+    with browser.visit() as session:
+        session["cart"] = [{"item": (1, UUID(int=1))}]
+    calls.clear()
+    with browser.visit() as session:
+        assert session["cart"] == [{"item": (1, UUID(int=1))}]
+    assert calls == ["load"]
+    assert browser.last.cookie is Cookie.KEEP
+
+
+def test_an_empty_new_session_is_not_stored(browser: Browser, calls: list[str]) -> None:
+    """Reading, or writing and taking back, makes no record: anybody could fill the store otherwise."""
+    with browser.visit() as session:
+        assert session.get("a") is None
+    with browser.visit() as session:
+        session["a"] = 1
+        del session["a"]
+    assert calls == []
+    assert browser.token is None
+
+
+def test_changes_inside_of_values_are_seen(browser: Browser) -> None:
+    """Appending to a list in the session is enough."""
+    with browser.visit() as session:
+        session["cart"] = [{"n": 1}]
+    with browser.visit() as session:
+        session["cart"][0]["n"] += 1
+        session["cart"].append((1,))
+    with browser.visit() as session:
+        assert session["cart"] == [{"n": 2}, (1,)]
+
+
+def test_an_equal_value_of_another_type_is_seen(browser: Browser) -> None:
+    """True for 1, a tuple for a list."""
+    with browser.visit() as session:
+        session.update(a=1, b=[1], c=0.0)
+    with browser.visit() as session:
+        session.update(a=True, b=(1,), c=-0.0)
+    with browser.visit() as session:
+        assert session["a"] is True
+        assert session["b"] == (1,)
+        assert str(session["c"]) == "-0.0"
+
+
+@pytest.mark.parametrize("order", ["first", "second"])
+def test_parallel_writes_of_different_keys_both_survive(browser: Browser, order: str) -> None:
+    """The lost update that every Python session library has."""
+    with browser.visit() as session:
+        session["start"] = 0
+    one, two = browser.arrive(), browser.arrive()
+    one["a"] = 1
+    two["b"] = 2
+    for session in (one, two) if order == "first" else (two, one):
+        browser.leave(session)
+    with browser.visit() as session:
+        assert dict(session) == {"start": 0, "a": 1, "b": 2}
+
+
+def test_same_key_last_writer_wins_and_removal_is_a_write(browser: Browser) -> None:
+    """Per key, not per session."""
+    with browser.visit() as session:
+        session.update(a=0, b=0)
+    one, two = browser.arrive(), browser.arrive()
+    one["a"] = 1
+    two["a"] = 2
+    del two["b"]
+    browser.leave(two)
+    browser.leave(one)
+    with browser.visit() as session:
+        assert dict(session) == {"a": 1}
+
+
+@pytest.mark.parametrize("writes", [False, True])
+def test_a_slow_request_does_not_undo_a_logout(browser: Browser, writes: bool) -> None:
+    """Reader or writer: the record stays deleted, and the client gets no cookie back."""
+    with browser.visit() as session:
+        session["user"] = "ann"
+    stolen = browser.token
+    slow = browser.arrive()
+    assert slow["user"] == "ann"
+    with browser.visit() as session:
+        session.clear()
+    if writes:
+        slow["late"] = 1
+    committed = browser.sessions.commit(slow)
+    assert committed.cookie is Cookie.KEEP
+    assert committed.lost is writes
+    browser.token = stolen
+    with browser.visit() as session:
+        assert dict(session) == {}
+
+
+def test_clear_ends_the_session_and_later_writes_begin_another(browser: Browser) -> None:
+    """The usual login: clear, then write. Safe from fixation."""
+    with browser.visit() as session:
+        session["basket"] = 1
+    before = browser.token
+    with browser.visit() as session:
+        session.clear()
+        session["user"] = "ann"
+    assert browser.token is not None
+    assert before is not None
+    assert browser.token.key != before.key
+    with browser.visit() as session:
+        assert dict(session) == {"user": "ann"}
+    browser.token = before
+    with browser.visit() as session:
+        assert dict(session) == {}
+
+
+def test_clear_without_a_session_sets_no_cookie(browser: Browser, calls: list[str]) -> None:
+    """There is nothing to end."""
+    with browser.visit() as session:
+        session.clear()
+    assert calls == []
+    assert browser.last.cookie is Cookie.KEEP
+
+
+def test_removing_the_last_key_ends_the_session(browser: Browser) -> None:
+    """One by one, as Flask's `session.pop("user")` does it."""
+    with browser.visit() as session:
+        session["user"] = 1
+    with browser.visit() as session:
+        session.pop("user")
+    assert browser.last.cookie is Cookie.DELETE
+
+
+def test_removing_the_last_key_spares_what_a_parallel_request_wrote(browser: Browser) -> None:
+    """The record goes only if no field is left by then."""
+    with browser.visit() as session:
+        session["user"] = 1
+    slow = browser.arrive()
+    slow.pop("user")
+    with browser.visit() as session:
+        session["other"] = 2
+    browser.leave(slow)
+    assert browser.last.cookie is not Cookie.DELETE
+    with browser.visit() as session:
+        assert dict(session) == {"other": 2}
+
+
+def test_unknown_tokens_are_not_adopted(browser: Browser, sessions: Sessions) -> None:
+    """A client can't choose its session: that would be fixation."""
+    planted = Token("h" * 22, "s" * 43)
+    browser.token = planted
+    with browser.visit() as session:
+        assert session.new
+        session["user"] = "ann"
+    assert browser.token is not None
+    assert browser.token.key != planted.key
+    assert sessions.store.load(planted.key) is None
+
+
+def test_the_right_handle_with_a_wrong_secret_is_nobody(browser: Browser) -> None:
+    """Who reads the store's keys can't become a user."""
+    with browser.visit() as session:
+        session["user"] = "ann"
+    mine = browser.token
+    assert mine is not None
+    browser.token = replace(mine, secret="s" * 43)
+    with browser.visit() as session:
+        assert dict(session) == {}
+        session["x"] = 1
+    browser.token = mine
+    with browser.visit() as session:
+        assert dict(session) == {"user": "ann"}
+
+
+def test_idle_timeout(browser: Browser, clock: FakeClock) -> None:
+    """It lives on while it is used, at least the timeout and at most the touch interval longer."""
+    with browser.visit() as session:
+        session["a"] = 1
+    for _ in range(5):
+        clock.advance(999)
+        with browser.visit() as session:
+            assert session["a"] == 1
+    clock.advance(1061)
+    with browser.visit() as session:
+        assert dict(session) == {}
+
+
+def test_touch_is_throttled(browser: Browser, clock: FakeClock, calls: list[str]) -> None:
+    """A reader writes at most once per touch interval (here 60 s), and the cookie goes with the touch."""
+    with browser.visit() as session:
+        session["a"] = 1
+    calls.clear()
+    for _ in range(6):
+        clock.advance(20)
+        with browser.visit() as session:
+            assert session["a"] == 1
+    assert calls == ["load", "load", "load", "update"] * 2
+    assert browser.last.cookie is Cookie.REFRESH
+
+
+def test_a_request_that_does_not_use_the_session_does_not_extend_it(browser: Browser, clock: FakeClock) -> None:
+    """Otherwise a page that polls keeps a user logged in for ever."""
+    with browser.visit() as session:
+        session["a"] = 1
+    for _ in range(3):
+        clock.advance(600)
+        with browser.visit():
+            pass
+    with browser.visit() as session:
+        assert dict(session) == {}
+
+
+def test_absolute_timeout(clock: FakeClock) -> None:
+    """However busy it is."""
+    browser = Browser(make(clock, absolute_timeout=Duration(3000)))
+    with browser.visit() as session:
+        session["a"] = 1
+    for _ in range(4):
+        clock.advance(700)
+        with browser.visit() as session:
+            assert session["a"] == 1
+            session["n"] = clock.time()
+    clock.advance(700)
+    with browser.visit() as session:
+        assert dict(session) == {}
+
+
+def test_rotation_keeps_the_data_and_serves_requests_in_flight(browser: Browser, clock: FakeClock) -> None:
+    """The old token reads and writes for the grace, then no longer."""
+    with browser.visit() as session:
+        session["a"] = 1
+    old = browser.token
+    slow = browser.arrive()
+    with browser.visit() as session:
+        session.rotate()
+    assert browser.token != old
+    slow["b"] = 2
+    assert browser.sessions.commit(slow).cookie is not browser.token
+    late = Browser(browser.sessions, old)
+    clock.advance(9)
+    with late.visit() as session:
+        assert dict(session) == {"a": 1, "b": 2}
+        session["c"] = 3
+    assert late.last.cookie is Cookie.KEEP, "the old token must not be sent again: it would replace the new one"
+    clock.advance(2)
+    with late.visit() as session:
+        assert dict(session) == {}
+    with browser.visit() as session:
+        assert dict(session) == {"a": 1, "b": 2, "c": 3}
+
+
+def test_strict_rotation_ends_the_old_token_and_late_writes(browser: Browser) -> None:
+    """After a change of rights nothing that began before may write."""
+    with browser.visit() as session:
+        session["a"] = 1
+    old = browser.token
+    slow = browser.arrive()
+    slow["late"] = 1
+    with browser.visit() as session:
+        session.rotate(strict=True)
+    assert browser.sessions.commit(slow).lost
+    with Browser(browser.sessions, old).visit() as session:
+        assert dict(session) == {}
+    with browser.visit() as session:
+        assert dict(session) == {"a": 1}
+
+
+def test_a_double_clicked_login_leaves_both_good_until_one_is_used(browser: Browser, clock: FakeClock) -> None:
+    """Whichever cookie the client kept works; the other ends after the grace."""
+    with browser.visit() as session:
+        session["a"] = 1
+    one, two = Browser(browser.sessions, browser.token), Browser(browser.sessions, browser.token)
+    first, second = one.arrive(), two.arrive()
+    first.rotate()
+    second.rotate()
+    one.leave(first)
+    two.leave(second)
+    clock.advance(100)
+    with two.visit() as session:
+        assert session["a"] == 1
+    with one.visit() as session:
+        assert session["a"] == 1
+    clock.advance(11)
+    alive = []
+    for each in (one, two):
+        with each.visit() as session:
+            alive.append(dict(session) == {"a": 1})
+    assert alive == [True, False] or alive == [False, True]
+
+
+def test_owner_rotates_strictly(browser: Browser, sessions: Sessions) -> None:
+    """Setting it is the login; it is in the record for those who list sessions by user."""
+    with browser.visit() as session:
+        session["a"] = 1
+    old = browser.token
+    with browser.visit() as session:
+        session.owner = 42
+        assert session.owner == "42"
+    assert browser.token is not None
+    assert browser.token != old
+    record = sessions.store.load(browser.token.key)
+    assert record is not None
+    assert record.owner == "42"
+    with browser.visit() as session:
+        assert session.owner == "42"
+        session.owner = "42"
+    assert browser.last.cookie is Cookie.KEEP
+    with browser.visit() as session:
+        session.owner = None
+    with browser.visit() as session:
+        assert session.owner is None
+
+
+def test_the_store_holds_no_token(browser: Browser, sessions: Sessions) -> None:
+    """Neither handle nor secret, in no field and no key."""
+    with browser.visit() as session:
+        session["a"] = 1
+    token = browser.token
+    assert token is not None
+    record = sessions.store.load(token.key)
+    assert token.secret not in repr(record)
+    assert token.handle not in repr(record)
+
+
+def test_values_of_a_newer_version_are_hidden_and_kept(browser: Browser, sessions: Sessions) -> None:
+    """During a rolling deploy an older replica must not delete what it can't read."""
+    with browser.visit() as session:
+        session["a"] = 1
+    token = browser.token
+    assert token is not None
+    newer = b"\xd4\x63\x00"
+    sessions.store.update(token.key, Change(generation=0, put={"future": newer}))
+    with browser.visit() as session:
+        assert dict(session) == {"a": 1}
+        del session["a"]
+    record = sessions.store.load(token.key)
+    assert record is not None
+    assert record.fields["future"] == newer
+
+
+def test_a_reader_does_not_write_because_the_codec_changed(browser: Browser, sessions: Sessions) -> None:
+    """Other bytes for the same value are left alone."""
+    with browser.visit() as session:
+        session["n"] = [1]
+    token = browser.token
+    assert token is not None
+    sessions.store.update(token.key, Change(generation=0, put={"n": b"\x91\xcc\x01"}))
+    sessions.store.calls.clear()
+    with browser.visit() as session:
+        assert session["n"] == [1]
+    assert sessions.store.calls == ["load"]
+
+
+def test_an_outage_is_raised_at_first_use_and_remembered(browser: Browser, sessions: Sessions) -> None:
+    """One store call; nothing is written afterwards, and no cookie is touched."""
+    with browser.visit() as session:
+        session["a"] = 1
+    sessions.store.away = True
+    sessions.store.calls.clear()
+    session = browser.arrive()
+    for _ in range(2):
+        with pytest.raises(SessionUnavailable):
+            session.get("a")
+    assert sessions.store.calls == ["load"]
+    assert browser.sessions.commit(session).cookie is Cookie.KEEP
+    with browser.visit():
+        pass
+
+
+def test_an_outage_at_commit_is_raised(browser: Browser, sessions: Sessions) -> None:
+    """The host answers 503: what was written is not promised."""
+    session = browser.arrive()
+    session["a"] = 1
+    sessions.store.away = True
+    with pytest.raises(SessionUnavailable):
+        browser.leave(session)
+
+
+def test_headers_sent(browser: Browser) -> None:
+    """No session can begin or rotate then; one that exists can still change."""
+    session = browser.arrive()
+    session.seal()
+    with pytest.raises(SessionHeadersSent, match="Write to the session before the first byte"):
+        session["a"] = 1
+    with browser.visit() as session:
+        session["a"] = 1
+    session = browser.arrive()
+    session["b"] = 1
+    browser.leave(session)
+    session.seal()
+    session["c"] = 1
+    with pytest.raises(SessionHeadersSent):
+        session.rotate()
+    browser.sessions.commit(session)
+    with browser.visit() as session:
+        assert dict(session) == {"a": 1, "b": 1, "c": 1}
+
+
+def test_bad_values_and_keys_name_their_place(browser: Browser) -> None:
+    """At the commit, for values may change until then; keys at once."""
+    session = browser.arrive()
+    session["cart"] = [1, {"x": object()}]
+    with pytest.raises(SessionValueError, match=r"session\['cart'\]\[1\]\['x'\]: object can't be stored"):
+        browser.leave(session)
+    with pytest.raises(SessionValueError, match="keys are texts, not int"):
+        session[1] = 1  # type: ignore[index]
+    with pytest.raises(SessionValueError, match="reserved"):
+        session["unsticky.proof:x"] = 1
+
+
+USES: list[Any] = [list, len, bool, reversed, dict, copy.copy, copy.deepcopy]
+USES += [lambda s: s["a"], lambda s: s.get("a"), lambda s: "a" in s, lambda s: s == {}, lambda s: {**s}]
+USES += [lambda s: s.keys(), lambda s: s.values(), lambda s: s.items(), lambda s: s.copy(), lambda s: s | {}]
+USES += [lambda s: {} | s, lambda s: s.setdefault("a", 1), lambda s: s.pop("zz", None), lambda s: s.update({})]
+USES += [lambda s: s.popitem(), lambda s: s.owner, lambda s: s.new, lambda s: s.rotate(), lambda s: s.clear()]
+
+
+@pytest.mark.parametrize("use", USES)
+def test_every_way_to_use_it_loads_it(browser: Browser, calls: list[str], use: Any) -> None:
+    """Also where no framework announces the use, as with `scope["session"]`."""
+    with browser.visit() as session:
+        session["a"] = 1
+    calls.clear()
+    session = browser.arrive()
+    use(session)
+    assert calls == ["load"]
+    assert session.accessed
+
+
+def test_copies_are_plain_dicts(browser: Browser) -> None:
+    """A second session object of one request would write twice."""
+    with browser.visit() as session:
+        session["a"] = [1]
+        for other in (session.copy(), copy.copy(session), copy.deepcopy(session), session | {}, {} | session):
+            assert type(other) is dict
+            assert other == {"a": [1]}
+
+
+def test_a_session_without_a_request_is_a_dict() -> None:
+    """As Starlette's own tests make one."""
+    session = Session({"a": 1})
+    assert session.pop("b", None) is None
+    assert not session.accessed
+    session |= {"b": 2}
+    assert dict(session) == {"a": 1, "b": 2}
+    assert session.modified
