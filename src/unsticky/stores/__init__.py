@@ -1,1 +1,78 @@
-"""Where sessions are kept: one file per kind of store, each imports its own driver at its top."""
+"""Session stores: a URL's scheme says which, and its module is imported only when it is opened.
+
+Each module offers `open_store(url, clock, timeout)` and `open_async_store(url, clock, timeout)`. Opening does no I/O:
+a store that is away is found by the first verb, as a StoreError.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from types import ModuleType
+from typing import cast
+
+from ..clock import Clock
+from ..errors import Problem, SettingsError
+from ..scalars import StoreURL
+from ..session.store import AsyncStore, Store
+from .urls import memory_name, nearest, redis_target, split, sqlite_path
+
+# scheme: (module, how its URL is checked, the extra that brings its driver)
+_KINDS: dict[str, tuple[str, Callable[[str], object], str]] = {
+    "memory": ("memory", memory_name, ""),
+    "redis": ("redis", redis_target, "redis"),
+    "rediss": ("redis", redis_target, "redis"),
+    "sqlite": ("sqlite", sqlite_path, ""),
+    "valkey": ("redis", redis_target, "redis"),
+    "valkeys": ("redis", redis_target, "redis"),
+}
+_LATER = ("memcached", "postgres", "postgresql", "redis+cluster", "redis+sentinel")
+
+
+def check_url(url: str) -> str | None:
+    """What is wrong with the URL, or None. Imports no driver; the message shows no password."""
+    try:
+        scheme = split(url).scheme
+        if scheme not in _KINDS:
+            return _no_such(scheme)
+        _KINDS[scheme][1](url)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def open_store(url: StoreURL | str, *, clock: Clock, timeout: float) -> Store:
+    """The store for threads. `timeout` is the deadline of one operation in seconds. Raises SettingsError."""
+    return cast(Store, _module(url).open_store(str(url), clock, timeout))
+
+
+def open_async_store(url: StoreURL | str, *, clock: Clock, timeout: float) -> AsyncStore:
+    """The store for event loops. `timeout` is the deadline of one operation in seconds. Raises SettingsError."""
+    return cast(AsyncStore, _module(url).open_async_store(str(url), clock, timeout))
+
+
+def _module(url: str) -> ModuleType:
+    problem = check_url(url)
+    if problem is not None:
+        raise _wrong(problem)
+    module, _, extra = _KINDS[split(url).scheme]
+    try:
+        return import_module(f"{__name__}.{module}")
+    except ModuleNotFoundError as error:
+        if not extra or (error.name or "").startswith("unsticky"):
+            raise
+        raise _wrong(f"the driver is not installed: pip install 'unsticky[{extra}]'") from error
+
+
+def _wrong(message: str) -> SettingsError:
+    return SettingsError("session store", [Problem("session.store", message)])
+
+
+def _no_such(scheme: str) -> str:
+    known = tuple(sorted(_KINDS))
+    listed = ", ".join(f"{name}://" for name in known)
+    if not scheme:
+        return f'expected a URL such as "sqlite:///sessions.db"; known: {listed}'
+    if scheme in _LATER:
+        return f"{scheme}:// is not in this release yet; known: {listed}"
+    return f'unknown store "{scheme}"{nearest(scheme, known) or ";"} known: {listed}'

@@ -1,0 +1,37 @@
+"""What a Change does to a Record, for stores whose server can't do it themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from ..session.store import Applied, Change, Record
+
+
+def merge(record: Record | None, change: Change, now: float) -> tuple[Applied, Record | None]:
+    """What became of `change`, and the record to write (only with APPLIED). The reference for every store."""
+    if record is None or record.expires <= now or record.generation != change.generation:
+        return Applied.GONE, None
+    if any(record.fields.get(name) != value for name, value in change.expect.items()):
+        return Applied.CONFLICT, None
+    fields = {name: value for name, value in record.fields.items() if name not in change.drop}
+    fields.update(change.put)
+    prefix = change.delete_if_only
+    if prefix is not None and all(name.startswith(prefix) for name in fields):
+        return Applied.EMPTIED, None
+    return Applied.APPLIED, replace(
+        record,
+        fields=fields,
+        touched=record.touched if change.touched is None else max(record.touched, change.touched),
+        expires=record.expires if change.expires is None else max(record.expires, change.expires),
+        owner=record.owner if change.owner is None else change.owner or None,
+        generation=record.generation + change.raise_generation,
+    )
+
+
+def check_names(*groups: Iterable[str]) -> None:
+    """Refuse, before anything is written, names that no store can encode (lone surrogates): a ValueError."""
+    for names in groups:
+        for name in names:
+            if not name.isascii():
+                name.encode()

@@ -1,0 +1,171 @@
+"""Sessions in one SQLite file, for all processes of one host.
+
+One row per session, its fields as one msgpack map: a session is read whole, so one lookup and one decode are all that
+a load costs, and a write rewrites about a kilobyte. The file is in WAL mode: readers never wait for a writer.
+`synchronous=NORMAL`: a power cut can lose the last writes but never damages the file; a killed process loses nothing.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from ..clock import Clock
+from ..errors import StoreError
+from ..session.store import Applied, Change, Record
+from .merge import check_names, merge
+from .sqlite_pool import BusyError, SqlitePool
+from .sqlite_writer import GroupWriter
+from .urls import sqlite_path
+
+_LOOP_PATIENCE = 0.005  # seconds that an event loop's thread may wait for another writer
+
+_SELECT = "SELECT fields, created, touched, expires, owner, generation FROM unsticky_sessions WHERE key = ?"
+_INSERT = """INSERT INTO unsticky_sessions (key, fields, created, touched, expires, owner, generation)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (key) DO UPDATE SET fields = ?2, created = ?3, touched = ?4,
+    expires = ?5, owner = ?6, generation = ?7 WHERE unsticky_sessions.expires <= ?8"""
+_UPDATE = """UPDATE unsticky_sessions SET fields = ?2, touched = ?3, expires = ?4, owner = ?5, generation = ?6
+    WHERE key = ?1"""
+_DELETE = "DELETE FROM unsticky_sessions WHERE key = ?"
+_PURGE = """DELETE FROM unsticky_sessions WHERE key IN
+    (SELECT key FROM unsticky_sessions WHERE expires <= ? ORDER BY expires LIMIT ?)"""
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(dict[str, bytes]).decode
+
+
+def open_store(url: str, clock: Clock, timeout: float) -> SqliteStore:
+    return SqliteStore(sqlite_path(url), clock, timeout)
+
+
+def open_async_store(url: str, clock: Clock, timeout: float) -> AsyncSqliteStore:
+    return AsyncSqliteStore(sqlite_path(url), clock, timeout)
+
+
+class SqliteStore:
+    """A Store, Purgeable. A verb waits at most `timeout` seconds for other writers."""
+
+    def __init__(self, path: str, clock: Clock, timeout: float) -> None:
+        self._clock = clock
+        self._pool = SqlitePool(path, timeout)
+
+    def load(self, key: str) -> Record | None:
+        return self._pool.run(_load, key, self._clock.time())
+
+    def create(self, key: str, record: Record) -> bool:
+        check_names(record.fields)
+        return self._pool.run(_create, key, record, self._clock.time())
+
+    def update(self, key: str, change: Change) -> Applied:
+        check_names(change.put, change.drop, change.expect)
+        applied: Applied = self._pool.run(_in_transaction, _update, key, change, self._clock.time())
+        return applied
+
+    def delete(self, key: str) -> None:
+        self._pool.run(_delete, key)
+
+    def purge(self, limit: int = 1000) -> int:
+        return self._pool.run(_purge, self._clock.time(), limit)
+
+    def close(self) -> None:
+        self._pool.close()
+
+
+class AsyncSqliteStore:
+    """An AsyncStore, ImmediateLoad, Purgeable (`purge` blocks: for a thread).
+
+    A verb runs on the loop's own thread, which costs a fifth of a trip through another one. Only a write that finds
+    the file busy for 5 ms moves to the store's own thread, and the ones after it follow until that has caught up.
+    """
+
+    def __init__(self, path: str, clock: Clock, timeout: float) -> None:
+        self._clock = clock
+        self._pool = SqlitePool(path, min(timeout, _LOOP_PATIENCE))
+        self._tries = max(1, int(timeout / _LOOP_PATIENCE))
+        self._writer = GroupWriter(self._pool, timeout)
+        self._patient = SqliteStore(path, clock, timeout)
+
+    def load_now(self, key: str) -> Record | None:
+        for _ in range(self._tries - 1):
+            try:
+                return self._pool.run(_load, key, self._clock.time())
+            except BusyError:  # rare: another process recovers the file after a crash, or makes it
+                continue
+        return self._pool.run(_load, key, self._clock.time())
+
+    async def load(self, key: str) -> Record | None:
+        return self.load_now(key)
+
+    async def create(self, key: str, record: Record) -> bool:
+        check_names(record.fields)
+        created: bool = await self._write(_create, key, record, self._clock.time())
+        return created
+
+    async def update(self, key: str, change: Change) -> Applied:
+        check_names(change.put, change.drop, change.expect)
+        applied: Applied = await self._write(_update, key, change, self._clock.time())
+        return applied
+
+    async def delete(self, key: str) -> None:
+        await self._write(_delete, key)
+
+    def purge(self, limit: int = 1000) -> int:
+        return self._patient.purge(limit)
+
+    async def aclose(self) -> None:
+        self._pool.close()
+        self._patient.close()
+
+    async def _write(self, work: Callable[..., Any], *args: Any) -> Any:
+        if not self._writer.active:  # else it would wait here for our own thread
+            try:
+                return self._pool.run(_in_transaction, work, *args)
+            except BusyError:
+                pass
+        return await self._writer.submit(work, *args)
+
+
+def _load(connection: sqlite3.Connection, key: str, now: float) -> Record | None:
+    row = connection.execute(_SELECT, (key,)).fetchone()
+    return None if row is None or row[3] <= now else _record(row)
+
+
+def _record(row: tuple[Any, ...]) -> Record:
+    try:
+        return Record(_decode(row[0]), *row[1:])
+    except (msgspec.DecodeError, TypeError):
+        raise StoreError("SQLite store: a record is damaged") from None
+
+
+def _in_transaction(connection: sqlite3.Connection, work: Callable[..., Any], *args: Any) -> Any:
+    connection.execute("BEGIN IMMEDIATE")
+    result = work(connection, *args)
+    connection.execute("COMMIT")
+    return result
+
+
+def _create(connection: sqlite3.Connection, key: str, record: Record, now: float) -> bool:
+    row = (record.created, record.touched, record.expires, record.owner or None, record.generation)
+    return connection.execute(_INSERT, (key, _encode(record.fields), *row, now)).rowcount == 1
+
+
+def _update(connection: sqlite3.Connection, key: str, change: Change, now: float) -> Applied:
+    row = connection.execute(_SELECT, (key,)).fetchone()
+    applied, record = merge(_record(row) if row else None, change, now)
+    if record is not None:
+        values = (_encode(record.fields), record.touched, record.expires, record.owner, record.generation)
+        connection.execute(_UPDATE, (key, *values))
+    elif applied is Applied.EMPTIED:
+        connection.execute(_DELETE, (key,))
+    return applied
+
+
+def _delete(connection: sqlite3.Connection, key: str) -> None:
+    connection.execute(_DELETE, (key,))
+
+
+def _purge(connection: sqlite3.Connection, now: float, limit: int) -> int:
+    return connection.execute(_PURGE, (now, limit)).rowcount

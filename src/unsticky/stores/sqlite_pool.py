@@ -1,0 +1,213 @@
+"""Connections to one SQLite file, and how they live through forks.
+
+A connection must never cross a fork, not even unused: SQLite remembers per file which locks its process holds, the
+child inherits that memory but not the locks, and would go on with a file that others believe nobody uses. So all
+connections are closed before a fork, after those in use came back.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable
+from functools import partial
+from threading import Condition, Event, Lock
+from typing import Concatenate, ParamSpec, TypeVar
+from weakref import WeakSet, finalize
+
+from ..errors import StoreError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_IDLE = 8  # connections kept open; more are opened when as many threads come, and closed again
+_FORK_WAIT = 1.0  # seconds that a fork waits for operations in other threads
+_BUSY = frozenset((sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED))
+
+_SCHEMA = (
+    """CREATE TABLE IF NOT EXISTS unsticky_sessions (
+        key TEXT PRIMARY KEY, fields BLOB NOT NULL, created REAL NOT NULL, touched REAL NOT NULL,
+        expires REAL NOT NULL, owner TEXT, generation INTEGER NOT NULL
+    ) WITHOUT ROWID""",
+    "CREATE INDEX IF NOT EXISTS unsticky_sessions_expires ON unsticky_sessions (expires)",
+    "CREATE INDEX IF NOT EXISTS unsticky_sessions_owner ON unsticky_sessions (owner) WHERE owner IS NOT NULL",
+)
+_HAS_SCHEMA = "SELECT count(*) FROM sqlite_master WHERE name IN ('unsticky_sessions', 'unsticky_sessions_owner')"
+
+
+class BusyError(StoreError):
+    """Another writer held the file for all of the busy timeout. Nothing was written."""
+
+
+class SqlitePool:
+    """Connections to the file at `path`, each used by one thread at a time. `busy_timeout` is in seconds."""
+
+    def __init__(self, path: str, busy_timeout: float) -> None:
+        self._path = os.path.abspath(path)
+        self._busy_timeout = busy_timeout
+        self._idle: list[sqlite3.Connection] = []
+        self._epoch = 0  # raised by close(): connections in use then are not kept
+        self._after_fork()
+        _pools.add(self)
+        finalize(self, _close_all, self._idle)
+
+    def run(self, work: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """`work(connection, ...)`. What it leaves open when it raises is rolled back. Raises StoreError."""
+        try:
+            connection, epoch = self._take()
+            try:
+                result = work(connection, *args, **kwargs)
+            except BaseException as error:
+                self._give(connection, epoch, keep=_recover(connection, error))
+                raise
+            self._give(connection, epoch)
+            return result
+        except sqlite3.Error as error:
+            raise store_error(error) from error
+
+    def close(self) -> None:
+        self._epoch += 1
+        _close_all(self._idle)
+
+    def _take(self) -> tuple[sqlite3.Connection, int]:
+        with self._changed:
+            while self._forking:
+                self._changed.wait()
+            self._in_use += 1
+            if self._idle:
+                return self._idle.pop(), self._epoch
+        try:
+            return self._open(), self._epoch
+        except BaseException:
+            with self._changed:
+                self._in_use -= 1
+                self._changed.notify_all()
+            raise
+
+    def _give(self, connection: sqlite3.Connection, epoch: int, keep: bool = True) -> None:
+        if not keep or epoch != self._epoch or len(self._idle) >= _IDLE:
+            connection.close()
+            keep = False
+        with self._changed:
+            if keep:
+                self._idle.append(connection)
+            self._in_use -= 1
+            if self._forking:
+                self._changed.notify_all()
+
+    def _open(self) -> sqlite3.Connection:
+        with _creating:
+            _create_private(self._path)
+            connection = sqlite3.connect(
+                self._path, timeout=self._busy_timeout, isolation_level=None, check_same_thread=False
+            )
+        try:
+            self._prepare(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+            self._switch_to_wal(connection)
+        connection.execute("PRAGMA synchronous=NORMAL")
+        if connection.execute(_HAS_SCHEMA).fetchone()[0] < 2:
+            connection.execute("BEGIN IMMEDIATE")
+            for statement in _SCHEMA:
+                connection.execute(statement)
+            connection.execute("COMMIT")
+
+    def _switch_to_wal(self, connection: sqlite3.Connection) -> None:
+        # SQLite does not wait for other processes that switch at the same time, whatever the busy timeout is.
+        for _ in range(int(self._busy_timeout / 0.005)):
+            try:
+                connection.execute("PRAGMA journal_mode=WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if not _is_busy(error):
+                    raise
+            Event().wait(0.005)
+        connection.execute("PRAGMA journal_mode=WAL")
+
+    def before_fork(self) -> None:
+        with self._changed:
+            self._forking = True
+            self._changed.wait_for(lambda: not self._in_use, _FORK_WAIT)
+            _close_all(self._idle)
+
+    def after_fork_in_parent(self) -> None:
+        with self._changed:
+            self._forking = False
+            self._changed.notify_all()
+
+    def _after_fork(self) -> None:
+        self._changed = Condition(Lock())
+        self._forking = False
+        self._in_use = 0
+
+    after_fork_in_child = _after_fork
+
+
+def store_error(error: sqlite3.Error) -> StoreError:
+    """SQLite's own texts name tables and columns, never the file or a value."""
+    kind = BusyError if _is_busy(error) else StoreError
+    return kind(f"SQLite store: {error}")
+
+
+def _is_busy(error: BaseException) -> bool:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _BUSY
+
+
+def _recover(connection: sqlite3.Connection, error: BaseException) -> bool:
+    """Roll back; False if the connection should not be used again."""
+    try:
+        if connection.in_transaction:
+            connection.rollback()
+    except sqlite3.Error:
+        return False
+    return not isinstance(error, sqlite3.Error) or _is_busy(error)
+
+
+def _close_all(connections: list[sqlite3.Connection]) -> None:
+    while connections:
+        try:
+            connections.pop().close()
+        except (IndexError, sqlite3.Error):  # another thread took the last one; a broken file can't be closed well
+            pass
+
+
+def _create_private(path: str) -> None:
+    """Make a new file readable by us alone; SQLite gives its companions (-wal, -shm) the same mode."""
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    except FileExistsError:
+        pass
+    except FileNotFoundError:
+        raise StoreError(f"SQLite store: the directory {os.path.dirname(path)!r} does not exist") from None
+    except OSError as error:
+        raise StoreError(f"SQLite store: can't create the file: {error.strerror}") from None
+
+
+# Creating and opening are one step for all threads: closing a second descriptor of a file drops this process's locks.
+_creating = Lock()
+_pools: WeakSet[SqlitePool] = WeakSet()
+
+
+def _each_pool(method: str) -> None:
+    for pool in tuple(_pools):
+        getattr(pool, method)()
+
+
+def _child() -> None:
+    global _creating
+    _creating = Lock()
+    _each_pool("after_fork_in_child")
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=partial(_each_pool, "before_fork"),
+        after_in_parent=partial(_each_pool, "after_fork_in_parent"),
+        after_in_child=_child,
+    )
