@@ -19,7 +19,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def refused(source: settings.Source = None, environ: dict[str, str] | None = None) -> str:
+def refused(source: settings.Source | None = None, environ: dict[str, str] | None = None) -> str:
     with pytest.raises(SettingsError) as caught:
         settings.load(source, environ=environ or {})
     return str(caught.value)

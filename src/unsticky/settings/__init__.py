@@ -26,7 +26,7 @@ __all__ = ["Found", "Settings", "Source", "find", "load", "read"]
 
 
 def load(
-    source: Source = None,
+    source: Source | None = None,
     *,
     environ: Mapping[str, str] = os.environ,
     search: bool = True,

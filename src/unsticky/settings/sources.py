@@ -15,7 +15,7 @@ from .environment import overlay
 from .shapes import table_of
 from .tree import Settings
 
-Source = str | os.PathLike[str] | Mapping[str, object] | Settings | None
+Source = str | os.PathLike[str] | Mapping[str, object] | Settings
 
 FILE_VARIABLE = "UNSTICKY_SETTINGS"
 FILE_NAME = "unsticky.toml"
@@ -39,7 +39,7 @@ class Found:
 
 
 def find(
-    source: Source,
+    source: Source | None,
     *,
     environ: Mapping[str, str] = os.environ,
     search: bool = True,
