@@ -7,6 +7,8 @@ from collections.abc import Collection
 from .endpoint import EndpointState
 from .options import EjectionOptions
 
+_MANY = 1_000_000
+
 
 def over_limit(state: EndpointState, options: EjectionOptions) -> bool:
     """Did the endpoint fail often enough in a row? One that is ejected already can't be ejected again."""
@@ -23,16 +25,22 @@ def may_eject(states: Collection[EndpointState], options: EjectionOptions) -> bo
 def eject(state: EndpointState, options: EjectionOptions, now: float) -> float:
     """Eject. Returns for how many seconds: base * multiplier, at most the maximum.
 
-    The multiplier grows by one with each ejection, and shrinks by one for each base time without. (Envoy shrinks it
-    on each sweep; there are no sweeps here.)
+    The multiplier grows by one with each ejection while that still makes a difference (as in Envoy), and shrinks by
+    one for each base time without an ejection (Envoy: for each sweep; there are no sweeps here).
     """
-    forgiven = (now - state.returned_at) / options.base_time if options.base_time else state.ejections
-    state.ejections = max(0, state.ejections - int(min(forgiven, state.ejections))) + 1
-    seconds = min(options.base_time * state.ejections, max(options.base_time, options.maximum_time))
+    most = max(options.base_time, options.maximum_time)
+    shrunk = state.ejections - _base_times(now - state.returned_at, options)
+    state.ejections = max(0, shrunk) + (shrunk < 1 or options.base_time * shrunk < most)
+    seconds = min(options.base_time * state.ejections, most)
     state.ejected_until = now + seconds
     state.generation += 1  # what was sent before says nothing about what comes after
     state.failures = state.broken_bodies = 0
     return seconds
+
+
+def _base_times(seconds: float, options: EjectionOptions) -> int:
+    """Whole base times in `seconds`, which is infinite before the first ejection."""
+    return int(min(seconds / options.base_time, _MANY)) if options.base_time else _MANY
 
 
 def take_back(state: EndpointState, now: float) -> None:

@@ -104,10 +104,7 @@ class _Trip:
         deadline = self.call.deadline
         if deadline is not None and now >= deadline:
             raise self._timeout()
-        try:
-            lease = self.pool.lease(self.call.key, self.tried, now)
-        except NoHealthyEndpoint as error:  # all were removed in the middle of the call
-            raise NoHealthyEndpoint(self._listed(str(error)), pool=self.pool.name, attempts=self.lines) from None
+        lease = self._lease(now)
         timeout = self.call.attempt_timeout
         if timeout is None:
             timeout = self.pool.options.retry.attempt_timeout
@@ -115,11 +112,21 @@ class _Trip:
             deadline = now + timeout
         return lease, Send(Attempt(lease.state.endpoint, len(self.lines), deadline, lease))
 
+    def _lease(self, now: float) -> Lease:
+        try:
+            return self.pool.lease(self.call.key, self.tried, now)
+        except NoHealthyEndpoint as error:
+            if not self.lines:
+                raise
+            text = f"{error} any more, and the attempts failed"  # all were removed in the middle of the call
+            raise AttemptsFailed(self._listed(text), pool=self.pool.name, attempts=self.lines) from None
+
     def _late(self, now: float) -> bool:
         return self.call.deadline is not None and now >= self.call.deadline - _EARLY
 
     def _timeout(self) -> CallTimeout:
-        text = f"pool {self.pool.name!r}: the call's time was over after {len(self.lines)} attempts"
+        count = len(self.lines)
+        text = f"pool {self.pool.name!r}: the call's time was over after {count} attempt{'s'[: count != 1]}"
         return CallTimeout(self._listed(text), pool=self.pool.name, attempts=self.lines)
 
     def _listed(self, text: str) -> str:

@@ -61,20 +61,27 @@ class Pool:
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:
-        """The current set, ordered by priority and address."""
+        """The current set, ordered by priority and address. Needs no lock."""
         return tuple(state.endpoint for state in self._states.values())
 
     def replace(self, endpoints: Iterable[Endpoint]) -> None:
-        """Use this whole set from now on. An endpoint that stays, by its URL, keeps its state."""
-        old, self._states = self._states, {}
+        """Use this whole set from now on. An endpoint that stays, by its URL, keeps its state.
+
+        Of two with one URL the better priority, then the greater weight counts. An unchanged set changes nothing.
+        """
+        wanted: dict[str, Endpoint] = {}
         for endpoint in sorted(endpoints, key=_order):
-            if endpoint.url not in self._states:
-                state = old.pop(endpoint.url, None) or EndpointState(endpoint)
-                state.endpoint = endpoint
-                self._states[endpoint.url] = state
-        for state in old.values():
-            state.generation += 1  # what their calls still report concerns nobody
-        self._picker.replace(tuple(self._states.values()))
+            wanted.setdefault(endpoint.url, endpoint)
+        if tuple(wanted.values()) == self.endpoints:
+            return
+        old, new = self._states, {}
+        for url, endpoint in wanted.items():
+            new[url] = state = old.get(url) or EndpointState(endpoint)
+            state.endpoint = endpoint
+        for url in old.keys() - new.keys():
+            old[url].generation += 1  # what its calls still report concerns nobody
+        self._states = new  # at once: `endpoints` is read without the lock
+        self._picker.replace(tuple(new.values()))
         self._stale = True
 
     def report_health(self, endpoint: Endpoint, ok: bool) -> None:
@@ -134,6 +141,7 @@ class Pool:
         state.failures = 0
         if state.ejected_until is not None:  # a call that was sent there in panic proves that it is back
             self._take_back(state, now)
+            lease.generation = state.generation  # its body may still break
 
     # Inside ---------------------------------------------------------------
 

@@ -15,12 +15,14 @@ class Ring:
     """Each endpoint owns entries in proportion to its weight, at the hashes of "{address}_{i}" (xxh64, seed 0).
 
     `minimum` and `maximum` bound the number of entries as in Envoy's ring_hash_lb: the lightest endpoint gets a whole
-    number of them.
+    number of them. Raises ValueError when they cross.
     """
 
     __slots__ = ("_owners", "hashes")
 
     def __init__(self, states: Sequence[EndpointState], minimum: int, maximum: int) -> None:
+        if not 1 <= minimum <= maximum:
+            raise ValueError(f"expected ring sizes with 1 <= minimum <= maximum, got {minimum} and {maximum}")
         entries = sorted(
             (xxh64_intdigest(f"{state.endpoint.address}_{i}".encode()), place)
             for place, (state, count) in enumerate(zip(states, _counts(states, minimum, maximum), strict=True))

@@ -1,0 +1,123 @@
+"""Who may be picked, by tables."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+
+from support.routing import DOWN, OK, by_host, endpoint, get, make_pool, state
+from unsticky.routing.eligibility import by_priority, first_with_untried, healthy, not_ejected, ranking, untried
+from unsticky.routing.endpoint import EndpointState
+from unsticky.routing.events import FailedOver, PanicChanged
+from unsticky.routing.options import EjectionOptions, RetryOptions
+
+ONCE = EjectionOptions(consecutive_failures=1)
+
+
+def made(text: str) -> list[EndpointState]:
+    """ "a b0! c1x d1?": name, priority, then ! for unhealthy, x for ejected, ? for checked and healthy."""
+    states = []
+    for word in text.split():
+        one = state(word[0], priority=int(word[1]))
+        one.healthy = False if "!" in word else True if "?" in word else None
+        one.ejected_until = 5.0 if "x" in word else None
+        states.append(one)
+    return states
+
+
+def names(states: object) -> str:
+    return "".join(one.endpoint.address[0] for one in states)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("states", "groups", "fit"),
+    [
+        ("", "", True),
+        ("a0 b0", "ab", True),
+        ("a0 b0! c0x", "a c", True),  # ejected ones after the fit, unhealthy ones not at all
+        ("a1 b0 c1 d0", "bd ac", True),
+        ("a0! b0! c1", "c", True),  # level 0 is gone
+        ("a0x b1", "b a", True),
+        ("a0x b0x", "ab", False),
+        ("a1x b0x c0!", "b a", False),
+        ("a0! b0x!", "ab", False),  # nothing but unhealthy ones: they are used
+        ("a1! b0!", "b a", False),
+        ("a0? b0", "ab", True),
+    ],
+)
+def test_ranking(states: str, groups: str, fit: bool) -> None:
+    """Fit by priority, then ejected by priority; unhealthy ones only when there is nothing else."""
+    result = ranking(made(states))
+    assert " ".join(map(names, result.groups)) == groups
+    assert result.fit is (fit if states else False)
+
+
+def test_links_of_the_chain() -> None:
+    """Each function alone, from set to set."""
+    states = made("a1 b0! c0x d0? e1!")
+    assert names(healthy(states)) == "acd"
+    assert names(not_ejected(states)) == "abde"
+    assert [names(level) for level in by_priority(states)] == ["bcd", "ae"]
+    assert names(untried(states, states[:3])) == "de"
+    assert first_with_untried([tuple(states[:2]), tuple(states[2:])], states[:2]) == tuple(states[2:])
+    assert first_with_untried([tuple(states)], states) is None
+
+
+def test_unhealthy_everywhere_is_still_used() -> None:
+    """A health check that is wrong must not take the application down."""
+    pool = make_pool("a", "b")
+    for one in pool.endpoints:
+        pool.report_health(one, False)
+    assert get(pool).status == 200
+    assert PanicChanged(True) in pool.drain_events()
+    pool.report_health(endpoint("a"), True)
+    pool.report_health(endpoint("a"), True)
+    assert {get(pool).hosts[0] for _ in range(20)} == {"a"}
+    assert PanicChanged(False) in pool.drain_events()
+
+
+def test_the_next_level_takes_over_and_gives_back() -> None:
+    """When all of level 0 are unhealthy level 1 gets all calls, until one of level 0 is healthy again."""
+    pool = make_pool("a", "b", endpoint("c", priority=1))
+    assert {get(pool).hosts[0] for _ in range(40)} == {"a", "b"}
+    pool.report_health(endpoint("a"), False)
+    assert {get(pool).hosts[0] for _ in range(40)} == {"b"}
+    pool.report_health(endpoint("b"), False)
+    assert {get(pool).hosts[0] for _ in range(40)} == {"c"}
+    assert FailedOver(0, 1) in pool.drain_events()
+    for _ in range(2):
+        pool.report_health(endpoint("b"), True)
+    assert {get(pool).hosts[0] for _ in range(40)} == {"b"}
+    assert FailedOver(1, 0) in pool.drain_events()
+
+
+def test_a_call_fails_over_when_it_tried_a_whole_level() -> None:
+    """Within one call: both of level 0, then level 1."""
+    pool = make_pool("a", "b", endpoint("c", priority=1))
+    run = get(pool, by_host(a=DOWN, b=DOWN))
+    assert sorted(run.hosts[:2]) == ["a", "b"]
+    assert run.hosts[2] == "c"
+    assert run.status == 200
+
+
+def test_an_ejected_endpoint_is_tried_before_one_is_repeated() -> None:
+    """A came back while it is still ejected, B goes down: the call reaches A instead of knocking at B again."""
+    pool = make_pool("a", "b", ejection=ONCE)
+    while not any(status.ejected_for for status in pool.snapshot()):
+        get(pool, by_host(a=DOWN))
+    assert get(pool).hosts == ["b"]
+    run = get(pool, by_host(b=DOWN))
+    assert run.hosts == ["b", "a"]
+    assert run.status == 200
+
+
+def test_repeats_begin_another_round() -> None:
+    """When all were tried, each gets its second attempt before any gets a third, never one twice in a row."""
+    pool = make_pool("a", "b", "c", retry=RetryOptions(attempts=9), ejection=EjectionOptions(consecutive_failures=0))
+    hosts = get(pool, DOWN).hosts
+    assert len(hosts) == 9
+    assert sorted(hosts[:3]) == ["a", "b", "c"]
+    assert all(one != other for one, other in pairwise(hosts))
+    assert get(make_pool("a", retry=RetryOptions(attempts=3)), DOWN).hosts == ["a", "a", "a"]
+    assert get(pool, OK).status == 200

@@ -1,0 +1,130 @@
+"""The balancers: published sequences, shares, and what a retry gets."""
+
+from __future__ import annotations
+
+from collections import Counter
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from support.routing import endpoint, get, make_pool, state
+from unsticky.routing.endpoint import EndpointState
+from unsticky.routing.options import PoolOptions
+from unsticky.routing.picker import LeastRequest, RoundRobin, SmoothSequence, WeightedRoundRobin, picker_for
+
+BALANCERS = ["round_robin", "weighted_round_robin", "random", "least_request", "ring_hash"]
+
+
+def turns(weights: list[int], count: int) -> str:
+    sequence = SmoothSequence(weights)
+    return "".join("abcdefgh"[sequence.turn()] for _ in range(count))
+
+
+@pytest.mark.parametrize(
+    ("weights", "expected"),
+    [([5, 1, 1], "aabacaa"), ([4, 2, 1], "abacaba"), ([3, 2], "ababa"), ([1, 1, 1], "abc"), ([10, 4], "abaaaba")],
+)
+def test_smooth_sequence_is_nginx(weights: list[int], expected: str) -> None:
+    """The sequences of nginx's commit 52327e0627 and those derived from its algorithm, period after period."""
+    assert turns(weights, 3 * len(expected)) == 3 * expected
+
+
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=6))
+def test_smooth_sequence_gives_each_its_weight(weights: list[int]) -> None:
+    """In each period each endpoint has exactly its share of turns."""
+    sequence = SmoothSequence(weights)
+    for _ in range(2):
+        counted = Counter(sequence.turn() for _ in range(sequence.period))
+        assert [counted[i] * sum(weights) for i in range(len(weights))] == [w * sequence.period for w in weights]
+
+
+def test_weighted_round_robin_follows_the_sequence_from_a_random_turn() -> None:
+    """A worker starts somewhere in the sequence and then keeps to it."""
+    group = (state("a", weight=5), state("b"), state("c"))
+    starts = set()
+    for seed in range(40):
+        picker = WeightedRoundRobin(Random(seed))
+        seen = "".join(picker.pick(group, None, ()).endpoint.address[0] for _ in range(14))
+        assert seen in "aabacaa" * 3
+        starts.add(seen[:7])
+    assert len(starts) > 3
+
+
+def test_round_robin_takes_turns_from_a_random_start() -> None:
+    """All get the same number of calls, and workers do not all begin with the same endpoint."""
+    group = tuple(state(name) for name in "abcd")
+    firsts = set()
+    for seed in range(40):
+        picker = RoundRobin(Random(seed))
+        seen = [picker.pick(group, None, ()) for _ in range(40)]
+        assert set(Counter(seen).values()) == {10}
+        assert seen[:4] == seen[4:8]
+        firsts.add(seen[0])
+    assert firsts == set(group)
+
+
+@pytest.mark.parametrize(("balancer", "tolerance"), [("random", 0.02), ("least_request", 0.02)])
+def test_idle_shares_are_even(balancer: str, tolerance: float) -> None:
+    """Without load every endpoint gets the same share."""
+    pool = make_pool("a", "b", "c", "d", balancer=balancer)
+    counted = Counter(get(pool).hosts[0] for _ in range(20_000))
+    assert all(abs(count / 20_000 - 0.25) < tolerance for count in counted.values())
+
+
+@pytest.mark.parametrize("weights", [(3, 1), (5, 3, 1, 1)])
+@pytest.mark.parametrize("balancer", ["least_request", "weighted_round_robin"])
+def test_idle_shares_follow_weights(balancer: str, weights: tuple[int, ...]) -> None:
+    """Without load the weights are the shares."""
+    names = "abcd"[: len(weights)]
+    pool = make_pool(*(endpoint(n, weight=w) for n, w in zip(names, weights, strict=True)), balancer=balancer)
+    counted = Counter(get(pool).hosts[0] for _ in range(20_000))
+    for name, weight in zip(names, weights, strict=True):
+        assert abs(counted[name] / 20_000 - weight / sum(weights)) < 0.02
+
+
+def test_least_request_prefers_fewer_active_calls() -> None:
+    """Of two with equal weights the one with fewer calls in flight gets the call, always."""
+    busy, idle = state("a", in_flight=3), state("b", in_flight=2)
+    picker = LeastRequest(Random(1))
+    assert {picker.pick((busy, idle), None, ()) for _ in range(200)} == {idle}
+
+
+def test_least_request_fills_by_weight() -> None:
+    """Under load that stays, calls in flight are in proportion to the weights."""
+    group = (state("a", weight=6), state("b", weight=3), state("c", weight=1))
+    picker = LeastRequest(Random(1))
+    for _ in range(1000):
+        picker.pick(group, None, ()).in_flight += 1
+    assert [round(one.in_flight / 100) for one in group] == [6, 3, 1]
+
+
+def test_least_request_of_two_choices_balances_better_than_random() -> None:
+    """The power of two choices: 10,000 calls that stay on 100 endpoints differ by a few, not by tens."""
+
+    def spread(balancer: str) -> int:
+        states = tuple(state(f"h{i}") for i in range(100))
+        picker = picker_for(PoolOptions(endpoints=(), balancer=balancer), Random(7))  # type: ignore[arg-type]
+        for _ in range(10_000):
+            picker.pick(states, None, ()).in_flight += 1
+        loads = [one.in_flight for one in states]
+        return max(loads) - min(loads)
+
+    assert spread("least_request") <= 6 < 25 < spread("random")
+
+
+@pytest.mark.parametrize("balancer", BALANCERS)
+@given(data=st.data())
+def test_a_pick_is_an_untried_member(balancer: str, data: st.DataObject) -> None:
+    """Whatever was tried, the pick is in the group and not among the tried."""
+    weights = data.draw(st.lists(st.integers(1, 100), min_size=2, max_size=6))
+    group: tuple[EndpointState, ...] = tuple(state(f"h{i}", weight=w) for i, w in enumerate(weights))
+    tried = data.draw(st.lists(st.sampled_from(group), max_size=len(group) - 1, unique=True))
+    key = data.draw(st.none() | st.integers(0, 2**64 - 1))
+    picker = picker_for(PoolOptions(endpoints=(), balancer=balancer), Random(data.draw(st.integers())))  # type: ignore[arg-type]
+    picker.replace(group)
+    for _ in range(5):
+        picked = picker.pick(group, key, tried)
+        assert picked in group
+        assert picked not in tried
