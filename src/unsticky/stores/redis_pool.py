@@ -227,11 +227,13 @@ def _options(target: RedisTarget, timeout: float) -> dict[str, Any]:
 
 
 def refused(error: Exception) -> StoreError:
-    """The driver's errors of connections name host and port only; those of commands can repeat their arguments."""
+    """The driver's errors of connections name host and port only; others can repeat what was sent or received."""
     if isinstance(error, (redis.AuthenticationError, redis.exceptions.AuthorizationError)):
         return StoreError("Redis store: the server refused our name or password")
     if isinstance(error, redis.ResponseError):
         return refusal(type(error).__name__)
+    if isinstance(error, redis.exceptions.InvalidResponse):
+        return StoreError("Redis store: the server answered nonsense")
     return StoreError(f"Redis store: {error}")
 
 
@@ -240,5 +242,5 @@ def refusal(code: str) -> StoreError:
 
 
 def _shown(error: Exception) -> Exception | None:
-    """The cause to show in a traceback: none, if it can hold what was sent."""
-    return None if isinstance(error, redis.ResponseError) else error
+    """The cause to show in a traceback: none, if it can hold what was sent or received."""
+    return None if isinstance(error, (redis.ResponseError, redis.exceptions.InvalidResponse)) else error
