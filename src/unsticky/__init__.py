@@ -6,4 +6,53 @@ Sessions go to a shared store, outbound calls go over pools of endpoints, and ev
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from .errors import (
+    AttemptsFailed,
+    CallTimeout,
+    NoHealthyEndpoint,
+    RoutingError,
+    SessionError,
+    SessionHeadersSent,
+    SessionUnavailable,
+    SessionValueError,
+    SettingsError,
+    StoreError,
+    UnstickyError,
+)
+
+if TYPE_CHECKING:
+    from .pools import Pools
+    from .sessions import Sessions
+    from .settings import Settings
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "AttemptsFailed",
+    "CallTimeout",
+    "NoHealthyEndpoint",
+    "Pools",
+    "RoutingError",
+    "SessionError",
+    "SessionHeadersSent",
+    "SessionUnavailable",
+    "SessionValueError",
+    "Sessions",
+    "Settings",
+    "SettingsError",
+    "StoreError",
+    "UnstickyError",
+    "__version__",
+]
+
+# Imported when they are asked for: who only wants a session, or the command line, need not load an HTTP client.
+_LATER = {"Pools": "pools", "Sessions": "sessions", "Settings": "settings"}
+
+
+def __getattr__(name: str) -> object:
+    if name in _LATER:
+        return getattr(import_module(f"{__name__}.{_LATER[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

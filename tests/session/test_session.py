@@ -12,46 +12,18 @@ from uuid import UUID
 import pytest
 
 from session.visits import Browser
-from unsticky.errors import SessionHeadersSent, SessionUnavailable, SessionValueError, StoreError
+from support.counting import CountingStore
+from unsticky.errors import SessionHeadersSent, SessionUnavailable, SessionValueError
 from unsticky.scalars import Duration, StoreURL
 from unsticky.session.commit import Cookie
 from unsticky.session.options import SessionOptions
 from unsticky.session.session import Session
-from unsticky.session.store import Applied, Change, Record
+from unsticky.session.store import Change
 from unsticky.session.token import Token
 from unsticky.sessions import Sessions
 from unsticky.testing import FakeClock
 
 names = count()
-
-
-class CountingStore:
-    """Passes on to the store, and writes down which verbs were used."""
-
-    def __init__(self, store: Any) -> None:
-        self.store = store
-        self.calls: list[str] = []
-        self.away = False
-
-    def _call(self, verb: str, *arguments: Any) -> Any:
-        self.calls.append(verb)
-        if self.away:
-            raise StoreError("refused")
-        return getattr(self.store, verb)(*arguments)
-
-    def load(self, key: str) -> Record | None:
-        return self._call("load", key)
-
-    def create(self, key: str, record: Record) -> bool:
-        return self._call("create", key, record)
-
-    def update(self, key: str, change: Change) -> Applied:
-        return self._call("update", key, change)
-
-    def delete(self, key: str) -> None:
-        self._call("delete", key)
-
-    def close(self) -> None: ...
 
 
 @pytest.fixture

@@ -84,7 +84,7 @@ def _tag_other(value: Any, depth: int) -> Any:
             raise _Refused("a class can't be stored in a session")
         if callable(getattr(value, "__html__", None)):
             return Ext(_MARKUP, str(value.__html__()).encode())
-        if is_dataclass(value):
+        if is_dataclass(value) and not isinstance(value, type):
             return _tag(asdict(value), depth)
         writer = next((writer for kind, writer in _WRITERS.items() if isinstance(value, kind)), None)
     if writer is None:

@@ -1,0 +1,162 @@
+"""Any WSGI app: `app = UnstickyMiddleware(app)` gives it `environ["unsticky.session"]` and `["unsticky.client"]`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextvars import Context, copy_context
+from typing import TYPE_CHECKING, Any
+
+from . import settings as settings_module
+from .context import RequestState, current
+from .errors import SessionUnavailable
+from .pools import Pools
+from .session.cookie import CookieFormat, Headers, InboundCookies, cookie_values, set_cookie, with_session_headers
+from .session.session import Session
+from .sessions import Sessions
+from .settings import Source
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+UNAVAILABLE_BODY = b"The service is not available for the moment. Please try again.\n"
+
+
+class UnstickyMiddleware:
+    """Sessions and routed outbound calls for any WSGI app.
+
+    `settings`: a path, a mapping with the file's shape, or Settings; None searches as the documentation says.
+    Raises SettingsError at once if they are wrong.
+    """
+
+    def __init__(self, app: WSGIApplication, settings: Source | None = None) -> None:
+        self.settings = settings_module.load(settings)
+        self.sessions = Sessions(self.settings.session)
+        self.pools = Pools(self.settings)
+        self.client = self.pools.client()
+        self.cookie = CookieFormat.of(self.settings.session.cookie, self.sessions.lifetime)
+        self._app = InContext(_WithSession(app, self))
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        return self._app(environ, start_response)
+
+    def close(self) -> None:
+        """Close the client, the pools and the store."""
+        self.client.close()
+        self.pools.close()
+        self.sessions.close()
+
+
+class InContext:
+    """Runs a WSGI app's call, its body and its close in one copied Context, so that request state never leaks."""
+
+    def __init__(self, app: WSGIApplication) -> None:
+        self.app = app
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        context = copy_context()
+        context.run(current.set, _request_state(environ))
+        body = context.run(self.app, environ, start_response)
+        if isinstance(body, (list, tuple, environ.get("wsgi.file_wrapper", ()))):
+            return body  # nothing of the app runs in it, and servers want to recognise their own file wrapper
+        return _Body(body, context)
+
+
+class _Body:
+    def __init__(self, body: Iterable[bytes], context: Context) -> None:
+        self._body = body
+        self._context = context
+        self._next: Callable[[], bytes] | None = None
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        if self._next is None:
+            self._next = self._context.run(iter, self._body).__next__
+        return self._context.run(self._next)
+
+    def close(self) -> None:
+        close = getattr(self._body, "close", None)
+        if close is not None:
+            self._context.run(close)
+
+
+def _request_state(environ: WSGIEnvironment) -> RequestState:
+    def header(name: str) -> str | None:
+        key = name.upper().replace("-", "_")
+        return environ.get(key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{key}")
+
+    return RequestState(cookies=InboundCookies(lambda: [environ.get("HTTP_COOKIE", "")]), header=header)
+
+
+class _WithSession:
+    """Runs inside of the request's Context: opens the session, commits it, answers 503 when its store is away."""
+
+    def __init__(self, app: WSGIApplication, unsticky: UnstickyMiddleware) -> None:
+        self._app = app
+        self._unsticky = unsticky
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        unsticky = self._unsticky
+        values = cookie_values([environ.get("HTTP_COOKIE", "")], unsticky.cookie.name)
+        session = unsticky.sessions.bind(unsticky.sessions.signer.choose(values), Session)
+        environ["unsticky.session"] = session
+        environ["unsticky.client"] = unsticky.client
+        tell_session_key(session)
+        response = _Response(session, unsticky, start_response)
+        try:
+            body = self._app(environ, response.start)
+        except SessionUnavailable as error:
+            return response.unavailable(error)
+        return response.body(body)
+
+
+def tell_session_key(session: Session) -> None:
+    """Let outbound calls of this request hash by its session."""
+    state = current.get()
+    if state is not None:
+        state.session_key = session.store_key
+
+
+class _Response:
+    """`start_response`, with the commit in front of it."""
+
+    def __init__(self, session: Session, unsticky: UnstickyMiddleware, start_response: StartResponse) -> None:
+        self._session = session
+        self._unsticky = unsticky
+        self._start_response = start_response
+        self._failed = False
+
+    def start(self, status: str, headers: Headers, exc_info: Any = None) -> Callable[[bytes], object]:
+        if exc_info is not None:
+            return self._start_response(status, headers, exc_info)
+        unsticky = self._unsticky
+        try:
+            committed = unsticky.sessions.commit(self._session)
+        except SessionUnavailable as error:
+            self._failed = True
+            return self._start_response(*_unavailable_head(error))
+        cookie = set_cookie(committed, unsticky.cookie, unsticky.sessions.signer)
+        return self._start_response(status, with_session_headers(headers, cookie, accessed=self._session.accessed))
+
+    def body(self, body: Iterable[bytes]) -> Iterable[bytes]:
+        """The app's body, unless the commit failed and 503 was answered."""
+        if not self._failed:
+            return body
+        close = getattr(body, "close", None)
+        if close is not None:
+            close()
+        return [UNAVAILABLE_BODY]
+
+    def unavailable(self, error: SessionUnavailable) -> list[bytes]:
+        self._start_response(*_unavailable_head(error))
+        return [UNAVAILABLE_BODY]
+
+
+def _unavailable_head(error: SessionUnavailable) -> tuple[str, Headers]:
+    return "503 Service Unavailable", [
+        ("Content-Type", "text/plain; charset=utf-8"),
+        ("Content-Length", str(len(UNAVAILABLE_BODY))),
+        ("Retry-After", str(error.retry_after)),
+        ("Cache-Control", "no-store"),
+    ]
