@@ -22,6 +22,7 @@ FLOORS = {
     "stores": WORLD,
     "telemetry": WORLD,
     "worker": WORLD,
+    "probes": HOSTS,
     "pools": HOSTS,
     "sessions": HOSTS,
     "_transport": HOSTS,

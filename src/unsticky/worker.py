@@ -65,8 +65,7 @@ class Worker:
         self._holds: set[Hold] = set()
         self._ending: list[Thread] = []  # told to end by one of their own tasks, so that nobody waited for them
         self._of_parents: list[object] = []
-        forget = weakref.WeakMethod(self._forget)
-        os.register_at_fork(after_in_child=lambda: (method := forget()) and method())
+        in_forked_children(self._forget)
 
     def hold(self) -> Hold:
         """Start the thread if need be, and keep it until the result is released."""
@@ -183,6 +182,23 @@ class Worker:
         self._loop = self._thread = None
         self._holds = set()
         self._ending = []
+
+
+_after_fork: set[weakref.WeakMethod[Callable[[], None]]] = set()
+
+
+def in_forked_children(method: Callable[[], None]) -> None:
+    """Call the bound `method` in each forked child, as long as its object lives."""
+    _after_fork.add(weakref.WeakMethod(method, _after_fork.discard))
+
+
+def _forget_parents() -> None:
+    for reference in _after_fork.copy():
+        if method := reference():
+            method()
+
+
+os.register_at_fork(after_in_child=_forget_parents)
 
 
 def _run(loop: asyncio.AbstractEventLoop) -> None:

@@ -218,7 +218,7 @@ def qualified_name(error: BaseException) -> str:
 
 
 @lru_cache(maxsize=4096)
-def _server(scheme: str, authority: str) -> tuple[str, int]:
+def server(scheme: str, authority: str) -> tuple[str, int]:
     """Host without brackets, and port, of a Host header."""
     try:
         parts = urlsplit(f"//{authority}")
@@ -230,8 +230,8 @@ def _server(scheme: str, authority: str) -> tuple[str, int]:
 def _attributes(traced: Traced, endpoint: Endpoint) -> tuple[Attributes, Attributes]:
     """Of the span, all at its creation because samplers decide by them, and of the metric."""
     method = traced.method if traced.method in _METHODS else "_OTHER"
-    address, port = _server(traced.url.partition("://")[0], traced.host)
-    peer, peer_port = _server(endpoint.url.partition("://")[0], endpoint.address)
+    address, port = server(traced.url.partition("://")[0], traced.host)
+    peer, peer_port = server(endpoint.url.partition("://")[0], endpoint.address)
     metric: Attributes = {"http.request.method": method, "server.address": address, "server.port": port}
     span: Attributes = {
         **metric,

@@ -1,0 +1,194 @@
+"""The driver for event loops: asyncio and trio."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Coroutine
+from functools import partial
+from typing import Any, ClassVar
+
+import anyio
+
+from ..pools import Pools, Served
+from ..routing.call import Attempt, Outcome, Send, Wait
+from ..telemetry.otel import traced_above
+from ..worker import in_forked_children
+from .exchange import Exchange, Hop
+from .library import Library
+from .streams import Guard, OpenBody
+from .sync import inner_transport
+from .unobserved import GRACE, to_the_end
+
+
+class AsyncDriver:
+    """What `AsyncPoolTransport` does. `transport` is the innermost hop; unset, the library's own AsyncHTTPTransport.
+
+    One object serves several event loops, each with connections of its own, and survives a fork; a `transport` of the
+    caller's own does what it does.
+    """
+
+    library: ClassVar[Library]
+
+    def __init__(self, pools: Pools, transport: Any = None, **options: Any) -> None:
+        """`options` are those of the library's AsyncHTTPTransport: verify, cert, http2, limits, ..."""
+        self._pools = pools
+        self._options = options
+        self._given = transport
+        self._of_parents: list[Any] = []
+        self._forget()
+        in_forked_children(self._forget)
+
+    def _forget(self) -> None:
+        """Connections are not shared with a parent process; what is left of its own is kept and never used."""
+        self._of_parents.append((vars(self).get("_inner"), vars(self).get("_open")))
+        self._inner: dict[Any, tuple[Any, AsyncGenerator[None]]] = {}  # by event loop
+        self._open: set[OpenBody] = set()
+
+    async def handle(self, request: Any) -> Any:
+        served = self._pools.find(request.url.scheme, request.url.host, request.url.port)
+        if served is None:
+            return await (await self._transport()).handle_async_request(request)
+        outcome = await self._drive(request, served)
+        response: Any = outcome.response
+        if response.is_closed:  # a transport of the caller's own may answer with what is read already
+            outcome.attempt.lease.release()
+        else:
+            body = OpenBody(response.stream, outcome.attempt.lease, self._open)
+            dropped = partial(_close_dropped, _running_loop())
+            response.stream = self.library.async_stream(body, dropped, *self._guards())
+        return response
+
+    async def _drive(self, request: Any, served: Served) -> Outcome:
+        exchange = Exchange(self.library, served, request, above=traced_above(self, "handle_async_request"))
+        try:
+            command = exchange.step(None)
+            while isinstance(command, (Send, Wait)):
+                outcome = await self._send(exchange, command.attempt) if isinstance(command, Send) else None
+                if isinstance(command, Wait):
+                    await anyio.sleep(command.seconds)
+                command = exchange.step(outcome)
+                if outcome is not None and command is not outcome:
+                    await self._discard(outcome)
+        except BaseException:
+            exchange.close()
+            raise
+        return exchange.end(command)
+
+    async def _send(self, exchange: Exchange, attempt: Attempt) -> Outcome:
+        hop = exchange.hop(attempt)
+        try:
+            with hop.span.sending():
+                response = await self._response(hop)
+        except Exception as error:
+            return hop.failed(error)
+        except BaseException:
+            hop.span.cancelled()
+            raise
+        return hop.late() if response is None else hop.responded(response)
+
+    async def _response(self, hop: Hop) -> Any:
+        """The response, or None if its headers were not there in time."""
+        sending = (await self._transport()).handle_async_request(hop.request)
+        if self._must_not_cancel():
+            patience = GRACE if hop.seconds is None else hop.seconds
+            return await to_the_end(sending, seconds=hop.seconds, patience=patience, unwanted=_close)
+        if hop.seconds is None:
+            return await sending
+        response = None
+        with anyio.move_on_after(hop.seconds):
+            response = await sending
+        return response
+
+    async def _discard(self, outcome: Outcome) -> None:
+        response: Any = outcome.response
+        if response is not None:
+            await self._guards()[1](response.aclose())
+
+    def _must_not_cancel(self) -> bool:
+        return not self.library.cancels_cleanly and _running_loop() is not None
+
+    def _guards(self) -> tuple[Guard, Guard]:
+        """For reading a body, and for closing it."""
+        return (_read_to_the_end, to_the_end) if self._must_not_cancel() else (_directly, _directly)
+
+    async def _transport(self) -> Any:
+        if self._given is not None:
+            return self._given
+        loop = _running_loop() or _NO_ASYNCIO
+        if loop not in self._inner:
+            inner = inner_transport(self.library, "AsyncHTTPTransport", self._options)
+            self._inner[loop] = inner, (end := self._until_the_loop_ends(loop, inner))
+            await anext(end)
+        return self._inner[loop][0]
+
+    async def _until_the_loop_ends(self, loop: Any, inner: Any) -> AsyncGenerator[None]:
+        """Event loops finish open generators before they end, so that connections are closed while they can be."""
+        try:
+            yield
+        finally:
+            self._inner.pop(loop, None)
+            await inner.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connections of the running event loop: those of others close when their loop ends."""
+        if self._given is not None:
+            await self._given.aclose()
+        elif found := self._inner.get(_running_loop() or _NO_ASYNCIO):
+            await found[1].aclose()
+
+
+class _NoAsyncio:
+    """Stands for trio's loop, of which a thread has one at a time."""
+
+
+_NO_ASYNCIO = _NoAsyncio()
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:  # trio
+        return None
+
+
+async def _directly(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    return await coroutine
+
+
+async def _read_to_the_end(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """A read that is no longer wanted is cancelled at once, in a task of its own, where it can clean up."""
+    return await to_the_end(coroutine, patience=0)
+
+
+async def _close(response: Any) -> None:
+    await response.aclose()
+
+
+def _close_dropped(loop: asyncio.AbstractEventLoop | None, body: OpenBody) -> None:
+    """Close a body whose response was dropped, in its own loop. Called by the garbage collector: takes no lock.
+
+    Where that loop is gone, or is trio's, only the lease is given back, and the connection goes with its transport.
+    """
+    if loop is None or loop.is_closed():
+        body.end()
+        return
+    try:
+        loop.call_soon_threadsafe(_start_closing, loop, body)
+    except RuntimeError:  # closed meanwhile
+        body.end()
+
+
+_closing: set[asyncio.Task[None]] = set()  # event loops keep weak references only
+
+
+def _start_closing(loop: asyncio.AbstractEventLoop, body: OpenBody) -> None:
+    task = loop.create_task(_end(body))
+    _closing.add(task)
+    task.add_done_callback(_closing.discard)
+
+
+async def _end(body: OpenBody) -> None:
+    if body.end():
+        if body.iterator is not None and hasattr(body.iterator, "aclose"):
+            await body.iterator.aclose()
+        await body.stream.aclose()

@@ -1,0 +1,225 @@
+"""One call over a pool: what both drivers share. Nothing here waits or sends."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import lru_cache
+from math import inf
+from typing import Any
+
+from ..errors import RoutingError
+from ..pools import Served
+from ..routing.call import Attempt, Call, Outcome, Send, Wait
+from ..routing.flow import route
+from ..routing.hashing import hash_text
+from ..telemetry import otel
+from ..telemetry.pool_events import report
+from .hashed import HashedRequest
+from .library import Library
+
+_RESEND = "unsticky.resend_count"  # in request.extensions, which httpx copies into the request of a redirect
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallOptions:
+    """`extensions={"unsticky": {...}}`: what one call wants otherwise."""
+
+    timeout: float | None = None  # seconds, of the whole call; replaces the pool's
+    retry: bool = True
+    hash_key: str | None = None
+
+    @classmethod
+    def read(cls, given: object) -> CallOptions:
+        """Raises ValueError, with what is allowed."""
+        if given is None:
+            return _DEFAULTS
+        if not isinstance(given, Mapping):
+            raise ValueError(f'extensions["unsticky"]: expected a mapping, got {type(given).__name__}')
+        for key in given.keys() - _NAMES:
+            near = difflib.get_close_matches(str(key), _NAMES, 1)
+            hint = f'did you mean "{near[0]}"?' if near else f"allowed are {', '.join(sorted(_NAMES))}"
+            raise ValueError(f'extensions["unsticky"]: unknown key "{key}", {hint}')
+        options = cls(**given)
+        options._check()
+        return options
+
+    def _check(self) -> None:
+        timeout = self.timeout
+        if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or timeout <= 0):
+            raise ValueError('extensions["unsticky"]["timeout"]: expected seconds above 0')
+        if not isinstance(self.retry, bool):
+            raise ValueError('extensions["unsticky"]["retry"]: expected true or false')
+        if self.hash_key is not None and not isinstance(self.hash_key, str):
+            raise ValueError('extensions["unsticky"]["hash_key"]: expected a text')
+
+
+_DEFAULTS = CallOptions()
+_NAMES = frozenset(field.name for field in fields(CallOptions))
+
+
+class Exchange:
+    """A call on its way: the flow, what is sent for each attempt, and how it ends."""
+
+    __slots__ = ("_attempts", "_flow", "_last", "_resends", "_served", "above", "library", "pool", "request")
+
+    def __init__(self, library: Library, served: Served, request: Any, *, above: bool) -> None:
+        self.library = library
+        self.pool = served.pool
+        self.request = request
+        self.above = above  # an instrumentation above us has a span already
+        self._served = served
+        self._attempts = 0
+        self._resends = request.extensions.get(_RESEND, 0)
+        self._last: Outcome | None = None
+        self._flow = route(served.pool, self._call(CallOptions.read(request.extensions.get("unsticky"))))
+
+    def _call(self, options: CallOptions) -> Call:
+        served, request = self._served, self.request
+        timeout = served.options.timeout if options.timeout is None else options.timeout
+        return Call(
+            request.method,
+            replayable=self.library.replayable(request.stream),
+            key=self._key(options.hash_key),
+            deadline=None if timeout is None else self.pool.clock.monotonic() + timeout,
+            retry=options.retry,
+        )
+
+    def _key(self, given: str | None) -> int | None:
+        if self._served.keys is None:
+            return None
+        return HashedRequest(self.request).key(self._served.keys) if given is None else hash_text(given)
+
+    def step(self, outcome: Outcome | None) -> Send | Wait | Outcome | RoutingError:
+        """The flow's next command, or its end. What happened to the pool meanwhile is told."""
+        self._last = outcome or self._last
+        try:
+            with self.pool.lock:
+                return self._flow.send(outcome)
+        except StopIteration as end:
+            ended: Outcome = end.value
+            return ended
+        except RoutingError as error:
+            return error
+        finally:
+            report(self.pool)
+
+    def close(self) -> None:
+        """The caller went away: the flow gives back what it holds."""
+        with self.pool.lock:
+            self._flow.close()
+
+    def hop(self, attempt: Attempt) -> Hop:
+        """What to send for `attempt`, with a span of its own."""
+        request = self.request
+        resend, self._attempts = self._resends + self._attempts, self._attempts + 1
+        request.extensions[_RESEND] = self._resends + self._attempts
+        return Hop(self, attempt, resend)
+
+    def preserves_host(self) -> bool:
+        """The pool's rule; a Host header that the caller gave on purpose is kept in any case."""
+        request = self.request
+        return self._served.preserve or request.headers.get("host", "").encode() != request.url.netloc
+
+    def end(self, end: Outcome | RoutingError) -> Outcome:
+        """The outcome with the response, or raise what the caller shall see."""
+        last = self._last
+        if isinstance(end, RoutingError):
+            error = self.library.raised(end, last.failure if last else None, self.request)
+            raise error from (last.error if last else None)
+        if end.failure is not None and end.error is not None:
+            raise end.error
+        response: Any = end.response
+        response.extensions["unsticky"] = {
+            "pool": self.pool.name,
+            "endpoint": end.attempt.endpoint.address,
+            "attempts": self._attempts,
+        }
+        return end
+
+
+class Hop:
+    """One attempt's request to its endpoint."""
+
+    __slots__ = ("_attempt", "_exchange", "_timeouts", "request", "seconds", "span")
+
+    def __init__(self, exchange: Exchange, attempt: Attempt, resend: int) -> None:
+        self._exchange = exchange
+        self._attempt = attempt
+        deadline, now = attempt.deadline, exchange.pool.clock.monotonic()
+        self.seconds = None if deadline is None else max(deadline - now, 0.001)  # until headers must be there
+        library, request = exchange.library, exchange.request
+        url, text = _hop_url(library.module.URL, attempt.endpoint.url, request.url.raw_path)
+        preserve = exchange.preserves_host()
+        host = request.headers.get("host", "") if preserve else attempt.endpoint.url.partition("://")[2]
+        self.span = otel.start_attempt(
+            otel.Traced(exchange.pool.name, request.method, str(request.url) if preserve else text, host, resend),
+            attempt.endpoint,
+            exchange.pool.clock,
+            above=exchange.above,
+        )
+        self.request = library.module.Request(
+            request.method,
+            url,
+            headers=_headers(request.headers.raw, host, self.span.headers()),
+            stream=request.stream,
+            extensions=self._extensions(request, host if preserve else None),
+        )
+
+    def _extensions(self, request: Any, host: str | None) -> dict[str, Any]:
+        """The caller's, with timeouts that end no later than the attempt does, and the name for TLS."""
+        extensions = {key: value for key, value in request.extensions.items() if key not in ("unsticky", _RESEND)}
+        self._timeouts: dict[str, Any] = extensions.get("timeout") or {}
+        if self.seconds is not None:
+            extensions["timeout"] = {name: _sooner(self._timeouts.get(name), self.seconds) for name in _PHASES}
+        if host is not None:
+            extensions.setdefault("sni_hostname", otel.server(request.url.scheme, host)[0])
+        return extensions
+
+    def responded(self, response: Any) -> Outcome:
+        """Response headers came."""
+        if self.seconds is not None:
+            # The attempt's deadline ends here, and the body is read with the caller's timeouts: the transport below
+            # looks into this mapping again when it starts to read.
+            self.request.extensions["timeout"].update({name: self._timeouts.get(name) for name in _PHASES})
+        version = response.extensions.get("http_version", b"HTTP/1.1").decode("ascii", "replace").removeprefix("HTTP/")
+        self.span.responded(response.status_code, version)
+        return Outcome(
+            self._attempt,
+            status=response.status_code,
+            retry_after=response.headers.get("retry-after"),
+            response=response,
+        )
+
+    def failed(self, error: Exception) -> Outcome:
+        """No response came."""
+        self.span.failed(error)
+        return Outcome(self._attempt, failure=self._exchange.library.failure(error), error=error)
+
+    def late(self) -> Outcome:
+        """The attempt's time was over."""
+        text = f"no response headers within {self.seconds:.3g} seconds"
+        return self.failed(self._exchange.library.module.ReadTimeout(text, request=self._exchange.request))
+
+
+_PHASES = ("connect", "read", "write", "pool")
+
+
+def _sooner(seconds: float | None, other: float) -> float:
+    return min(inf if seconds is None else seconds, other)
+
+
+@lru_cache(maxsize=1024)
+def _hop_url(kind: Any, origin: str, target: bytes) -> tuple[Any, str]:
+    """The endpoint's URL for a target, and its text. Kept, as making one takes 30 us."""
+    url = kind(origin).copy_with(raw_path=target)
+    return url, str(url)
+
+
+def _headers(raw: list[tuple[bytes, bytes]], host: str, more: dict[str, str]) -> list[tuple[bytes, bytes]]:
+    """The caller's headers, untouched, but for Host and the trace context."""
+    added = [(name.encode(), value.encode("latin-1", "replace")) for name, value in more.items()]
+    replaced = {b"host", *(name.lower() for name, _ in added)}
+    kept = [(name, value) for name, value in raw if name.lower() not in replaced]
+    return [(b"Host", host.encode("latin-1", "replace")), *kept, *added]

@@ -1,0 +1,64 @@
+"""What httpx and httpx2 call things."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+from ..errors import AttemptsFailed, CallTimeout, NoHealthyEndpoint, RoutingError
+from ..routing.call import Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Library:
+    """One client library. The three errors are its own as well as ours."""
+
+    module: ModuleType
+    stream: Any  # LeasedStream and the library's SyncByteStream
+    async_stream: Any
+    no_healthy_endpoint: type[NoHealthyEndpoint]
+    call_timeout: type[CallTimeout]
+    attempts_failed: type[AttemptsFailed]
+    attempts_failed_connecting: type[AttemptsFailed]
+    attempts_failed_in_time: type[AttemptsFailed]
+    # httpcore 1.0.9 loses connections when asyncio cancels a request at the wrong moment (httpcore #1110, #1111).
+    cancels_cleanly: bool
+
+    def failure(self, error: BaseException) -> Failure:
+        """What an exception of the transport below says about the attempt."""
+        names = self.module
+        if isinstance(error, (names.ConnectError, names.ConnectTimeout)):
+            return Failure.CONNECT
+        if isinstance(error, (names.PoolTimeout, names.UnsupportedProtocol, names.LocalProtocolError)):
+            return Failure.LOCAL
+        if isinstance(error, names.TimeoutException):
+            return Failure.TIMEOUT
+        return Failure.BROKEN if isinstance(error, names.TransportError) else Failure.LOCAL
+
+    def raised(self, error: RoutingError, last: Failure | None, request: Any) -> RoutingError:
+        """`error` as the library's users expect it: caught by its own classes, with `.request`."""
+        kind = self._kind(error, last)
+        raised = kind(str(error), pool=error.pool, attempts=error.attempts)
+        raised.request = request  # type: ignore[attr-defined]
+        return raised
+
+    def _kind(self, error: RoutingError, last: Failure | None) -> type[RoutingError]:
+        if isinstance(error, NoHealthyEndpoint):
+            return self.no_healthy_endpoint
+        if isinstance(error, CallTimeout):
+            return self.call_timeout
+        if last is Failure.CONNECT:
+            return self.attempts_failed_connecting
+        return self.attempts_failed_in_time if last is Failure.TIMEOUT else self.attempts_failed
+
+    def replayable(self, stream: Any) -> bool:
+        """Whether a request's body can be sent twice: bytes, and forms whose files can be rewound."""
+        if isinstance(stream, self.module.ByteStream):
+            return True
+        fields = getattr(stream, "fields", None)  # of a multipart form, which rewinds its files itself
+        return fields is not None and all(_rewinds(getattr(field, "file", None)) for field in fields)
+
+
+def _rewinds(file: Any) -> bool:
+    return file is None or isinstance(file, (str, bytes)) or (hasattr(file, "seekable") and bool(file.seekable()))

@@ -1,0 +1,98 @@
+"""Response bodies that give their lease back: when closed, when they break off, or when they are dropped unread.
+
+What is below a body (the library's stream, and its iterator) is kept in its transport's set until it is closed.
+A garbage collector that finds a dropped response therefore never finalizes the library's own generators, which would
+take the connection pool's lock, perhaps in a thread that holds it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from typing import Any
+
+from ..routing.call import Lease
+
+Guard = Callable[[Coroutine[Any, Any, Any]], Awaitable[Any]]
+
+
+class OpenBody:
+    """What a response body holds: the stream below, its iterator once it is read, and the lease."""
+
+    __slots__ = ("_open", "closed", "iterator", "lease", "stream")
+
+    def __init__(self, stream: Any, lease: Lease, open_bodies: set[OpenBody]) -> None:
+        self.stream = stream
+        self.lease = lease
+        self.iterator: Any = None
+        self.closed = False
+        self._open = open_bodies
+        open_bodies.add(self)
+
+    def end(self) -> bool:
+        """Give the lease back. True the first time: the stream below is then the caller's to close."""
+        self.lease.release()
+        if self.closed:
+            return False
+        self.closed = True
+        self._open.discard(self)
+        return True
+
+
+class LeasedStream:
+    """A response body. A subclass makes it a stream of its library."""
+
+    def __init__(self, body: OpenBody, dropped: Callable[[OpenBody], None]) -> None:
+        self._body = body
+        self._dropped = dropped
+
+    def __iter__(self) -> Iterator[bytes]:
+        body = self._body
+        body.iterator = iter(body.stream)
+        try:
+            for chunk in body.iterator:  # noqa: UP028 - `yield from` would close it with this generator
+                yield chunk
+        except Exception:
+            body.lease.body_failed()
+            raise
+
+    def close(self) -> None:
+        if self._body.end():
+            self._body.stream.close()
+
+    def __del__(self) -> None:
+        if not self._body.closed:
+            self._body.lease.release()
+            self._dropped(self._body)
+
+
+class AsyncLeasedStream:
+    """The same for event loops. `reading` and `closing` await what a cancellation must not cut in two."""
+
+    def __init__(self, body: OpenBody, dropped: Callable[[OpenBody], None], reading: Guard, closing: Guard) -> None:
+        self._body = body
+        self._dropped = dropped
+        self._reading = reading
+        self._closing = closing
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        body, reading = self._body, self._reading
+        body.iterator = iterator = aiter(body.stream)
+        try:
+            while (chunk := await reading(_read(iterator))) is not None:
+                yield chunk
+        except Exception:
+            body.lease.body_failed()
+            raise
+
+    async def aclose(self) -> None:
+        if self._body.end():
+            await self._closing(self._body.stream.aclose())
+
+    def __del__(self) -> None:
+        if not self._body.closed:
+            self._body.lease.release()
+            self._dropped(self._body)
+
+
+async def _read(iterator: AsyncIterator[bytes]) -> bytes | None:
+    return await anext(iterator, None)

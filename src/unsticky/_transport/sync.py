@@ -1,0 +1,155 @@
+"""The driver for threads. It ignores how long the flow would wait for an attempt, so it never hedges."""
+
+from __future__ import annotations
+
+import time
+import weakref
+from collections import deque
+from threading import Lock
+from typing import Any, ClassVar
+
+from ..pools import Pools, Served
+from ..routing.call import Attempt, Outcome, Send, Wait
+from ..telemetry.otel import traced_above
+from ..worker import Hold, in_forked_children, worker
+from .exchange import Exchange
+from .library import Library
+from .streams import OpenBody
+
+
+class SyncDriver:
+    """What `PoolTransport` does. `transport` is the innermost hop; unset, it is the library's own HTTPTransport.
+
+    For any thread. Survives a fork, but for a `transport` of the caller's own.
+    """
+
+    library: ClassVar[Library]
+
+    def __init__(self, pools: Pools, transport: Any = None, **options: Any) -> None:
+        """`options` are those of the library's HTTPTransport: verify, cert, http2, limits, ..."""
+        self._pools = pools
+        self._options = options
+        self._given = transport
+        self._bodies = _Bodies()
+        self._of_parents: list[Any] = []
+        self._forget()
+        in_forked_children(self._forget)
+
+    def _forget(self) -> None:
+        """Connections are not shared with a parent process; what is left of its own is kept and never used."""
+        self._of_parents.append((vars(self).get("_inner"), self._bodies))
+        self._lock = Lock()
+        self._inner: Any = self._given
+        self._bodies = _Bodies()
+
+    def handle(self, request: Any) -> Any:
+        self._bodies.close_dropped()
+        served = self._pools.find(request.url.scheme, request.url.host, request.url.port)
+        if served is None:
+            return self._transport().handle_request(request)
+        outcome = self._drive(request, served)
+        response: Any = outcome.response
+        if response.is_closed:  # a transport of the caller's own may answer with what is read already
+            outcome.attempt.lease.release()
+        else:
+            self._bodies.keep_worker()
+            body = OpenBody(response.stream, outcome.attempt.lease, self._bodies.open)
+            response.stream = self.library.stream(body, self._bodies.dropped)
+        return response
+
+    def _drive(self, request: Any, served: Served) -> Outcome:
+        exchange = Exchange(self.library, served, request, above=traced_above(self, "handle_request"))
+        try:
+            command = exchange.step(None)
+            while isinstance(command, (Send, Wait)):
+                outcome = self._send(exchange, command.attempt) if isinstance(command, Send) else None
+                if isinstance(command, Wait):
+                    time.sleep(command.seconds)  # noqa: TID251 - drivers sleep
+                command = exchange.step(outcome)
+                if outcome is not None and command is not outcome:
+                    _discard(outcome)
+        except BaseException:
+            exchange.close()
+            raise
+        return exchange.end(command)
+
+    def _send(self, exchange: Exchange, attempt: Attempt) -> Outcome:
+        hop = exchange.hop(attempt)
+        try:
+            with hop.span.sending():
+                response = self._transport().handle_request(hop.request)
+        except Exception as error:
+            return hop.failed(error)
+        except BaseException:
+            hop.span.cancelled()
+            raise
+        return hop.responded(response)
+
+    def _transport(self) -> Any:
+        if self._inner is None:
+            with self._lock:
+                if self._inner is None:
+                    self._inner = inner_transport(self.library, "HTTPTransport", self._options)
+        return self._inner
+
+    def close(self) -> None:
+        self._bodies.close()
+        if self._inner is not None:
+            self._inner.close()
+
+
+class _Bodies:
+    """The bodies that are open, and those whose responses were dropped unread.
+
+    A dropped one is closed by the worker's thread, or by the next call: the garbage collector may find it anywhere,
+    also inside of a lock that closing would need.
+    """
+
+    def __init__(self) -> None:
+        self.open: set[OpenBody] = set()
+        self._dropped: deque[OpenBody] = deque()
+        self._hold: Hold | None = None
+        self._lock = Lock()
+
+    def dropped(self, body: OpenBody) -> None:
+        """Called by the garbage collector: takes no lock."""
+        self._dropped.append(body)
+        worker.call_soon(self.close_dropped)
+
+    def close_dropped(self) -> None:
+        while self._dropped:
+            try:
+                body = self._dropped.popleft()
+            except IndexError:  # another thread was quicker
+                return
+            if body.end():
+                body.stream.close()
+
+    def keep_worker(self) -> None:
+        """See that the worker is there when a response is dropped, because a garbage collector can't start it."""
+        if self._hold is not None:
+            return
+        with self._lock:
+            if self._hold is None:
+                self._hold = hold = worker.hold()
+                # In the worker's thread, because a finalizer must not take the worker's lock.
+                weakref.finalize(self, worker.call_soon, hold.release).atexit = False
+
+    def close(self) -> None:
+        self.close_dropped()
+        with self._lock:
+            hold, self._hold = self._hold, None
+        if hold is not None:
+            hold.release()
+
+
+def inner_transport(library: Library, name: str, options: dict[str, Any]) -> Any:
+    """The library's ordinary transport. Without limits: httpcore compares them with all connections, busy or not."""
+    limits = library.module.Limits(max_connections=None, max_keepalive_connections=None)
+    return getattr(library.module, name)(**{"limits": limits, **options})
+
+
+def _discard(outcome: Outcome) -> None:
+    response: Any = outcome.response
+    if response is not None:
+        response.close()

@@ -1,0 +1,52 @@
+"""Awaiting, under asyncio, what must not be cancelled in the middle."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+GRACE = 5.0  # seconds that an abandoned coroutine may take when nothing else limits it: httpx's own default timeout
+
+_abandoned: set[asyncio.Task[Any]] = set()  # event loops keep weak references only
+
+
+async def to_the_end(
+    coroutine: Coroutine[Any, Any, T],
+    *,
+    seconds: float | None = None,
+    patience: float = GRACE,
+    unwanted: Callable[[T], Awaitable[None]] | None = None,
+) -> T | None:
+    """The coroutine's result, or None when `seconds` passed first.
+
+    When they pass, or the caller is cancelled, the coroutine goes on by itself for `patience` seconds, and is cancelled
+    then: once, and by nobody else. A result that comes in spite of all is given to `unwanted`.
+    """
+    task = asyncio.ensure_future(coroutine)
+    try:
+        await asyncio.wait((task,), timeout=seconds)
+    except asyncio.CancelledError:
+        _abandon(_finish(task, patience, unwanted))
+        raise
+    if task.done():
+        return task.result()
+    _abandon(_finish(task, patience, unwanted))
+    return None
+
+
+def _abandon(finish: Coroutine[Any, Any, None]) -> None:
+    task = asyncio.ensure_future(finish)
+    _abandoned.add(task)
+    task.add_done_callback(_abandoned.discard)
+
+
+async def _finish(task: asyncio.Task[T], patience: float, unwanted: Callable[[T], Awaitable[None]] | None) -> None:
+    try:
+        await asyncio.wait((task,), timeout=patience)
+    finally:
+        task.cancel()
+    await asyncio.wait((task,))
+    if not task.cancelled() and task.exception() is None and unwanted is not None:
+        await unwanted(task.result())

@@ -1,0 +1,62 @@
+"""Pools for httpx: `httpx.Client(transport=PoolTransport(pools))`, or in `mounts=`."""
+
+from __future__ import annotations
+
+import httpx
+
+from . import errors
+from ._transport import AsyncDriver, AsyncLeasedStream, LeasedStream, Library, SyncDriver
+
+__all__ = ["AsyncPoolTransport", "AttemptsFailed", "CallTimeout", "NoHealthyEndpoint", "PoolTransport"]
+
+
+class NoHealthyEndpoint(errors.NoHealthyEndpoint, httpx.ConnectError):
+    """Nothing was sent: the pool has no endpoint."""
+
+
+class CallTimeout(errors.CallTimeout, httpx.TimeoutException):
+    """The time for the whole call passed."""
+
+
+class AttemptsFailed(errors.AttemptsFailed, httpx.TransportError):
+    """Every attempt failed. It is also a ConnectError or a TimeoutException, when the last one was."""
+
+
+class _Connecting(AttemptsFailed, httpx.ConnectError):
+    __qualname__ = "AttemptsFailed"
+
+
+class _InTime(AttemptsFailed, httpx.TimeoutException):
+    __qualname__ = "AttemptsFailed"
+
+
+class _Stream(LeasedStream, httpx.SyncByteStream): ...
+
+
+class _AsyncStream(AsyncLeasedStream, httpx.AsyncByteStream): ...
+
+
+_HTTPX = Library(
+    httpx, _Stream, _AsyncStream, NoHealthyEndpoint, CallTimeout, AttemptsFailed, _Connecting, _InTime,
+    cancels_cleanly=False,
+)  # fmt: skip
+
+
+class PoolTransport(SyncDriver, httpx.BaseTransport):
+    """Calls to a pool's name or `match` origin go to its endpoints; all others straight to `transport`."""
+
+    library = _HTTPX
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        response: httpx.Response = self.handle(request)
+        return response
+
+
+class AsyncPoolTransport(AsyncDriver, httpx.AsyncBaseTransport):
+    """The same for `httpx.AsyncClient`."""
+
+    library = _HTTPX
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        response: httpx.Response = await self.handle(request)
+        return response

@@ -1,0 +1,162 @@
+"""Pools: what a program holds to make calls over its pools of endpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from os import PathLike
+from random import Random
+from threading import Lock
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import urlsplit
+from weakref import WeakSet
+
+from .clock import Clock, SystemClock
+from .probes import Probes
+from .routing.endpoint import EndpointStatus
+from .routing.hashing import HashKey, parse_hash_keys
+from .routing.options import PoolOptions
+from .routing.pool import Pool
+from .settings import Settings, load
+from .worker import in_forked_children
+
+if TYPE_CHECKING:
+    from httpx import AsyncClient, Client
+
+_PORTS = {"http": 80, "https": 443}
+_OF_TRANSPORTS = frozenset({"verify", "cert", "http1", "http2", "limits", "uds", "local_address", "socket_options"})
+Origin = tuple[str, str, int | None]  # scheme, host in lower case, port
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A pool, and how calls to one of its names are sent."""
+
+    pool: Pool
+    options: PoolOptions
+    preserve: bool  # the Host header
+    keys: tuple[HashKey, ...] | None  # None: the balancer does not hash
+
+
+class Pools:
+    """All pools of a program, and clients over them.
+
+        pools = Pools.from_settings("unsticky.toml")
+        with pools.client() as client:
+            client.get("http://catalog/items")
+
+    For any thread and any event loop. Active health checks begin with the first call, in the worker's thread, and end
+    with `close`. A forked child has pools of its own, with nothing known about their endpoints yet.
+    """
+
+    def __init__(self, settings: Settings, *, clock: Clock | None = None, random: Random | None = None) -> None:
+        self.settings = settings
+        self._clock = clock or SystemClock()
+        self._random = random
+        self._closed = False
+        self._clients: WeakSet[Any] = WeakSet()
+        self._begin()
+        in_forked_children(self._begin)
+
+    @classmethod
+    def from_settings(cls, source: str | PathLike[str] | Mapping[str, object] | Settings | None = None) -> Self:
+        """From a TOML file, a mapping of its shape, or Settings; None looks for them. Raises SettingsError."""
+        return cls(load(source))
+
+    def _begin(self) -> None:
+        random = self._random or Random()  # a forked child must not repeat its parent's choices
+        self._lock = Lock()
+        self._pools = {
+            name.lower(): Pool(name.lower(), options, self._clock, random, lock=Lock())
+            for name, options in self.settings.pools.items()
+        }
+        self._served = dict(self._routes())
+        self._probes: Probes | None = None
+
+    def _routes(self) -> list[tuple[Origin, Served]]:
+        found: list[tuple[Origin, Served]] = []
+        for name, options in self.settings.pools.items():
+            pool = self._pools[name.lower()]
+            keys = parse_hash_keys(options.hash.on) if options.balancer == "ring_hash" else None
+            for scheme in _PORTS:
+                found.append(((scheme, pool.name, None), Served(pool, options, options.host == "preserve", keys)))
+            for origin in options.match:
+                found.append((_origin(origin), Served(pool, options, options.host != "endpoint", keys)))
+        return found
+
+    def find(self, scheme: str, host: str, port: int | None) -> Served | None:
+        """Who serves this origin; None: no pool does. `port` is None when the URL names none, or the default one."""
+        served = self._served.get((scheme, host, port))
+        if served is not None and self._probes is None and not self._closed:
+            self._start_probes()
+        return served
+
+    def _start_probes(self) -> None:
+        with self._lock:
+            if self._probes is None and not self._closed:
+                self._probes = Probes(self._pools.values())
+
+    def status(self) -> Mapping[str, tuple[EndpointStatus, ...]]:
+        """The endpoints of each pool as they are now."""
+        found = {}
+        for name, pool in self._pools.items():
+            with pool.lock:
+                found[name] = pool.snapshot()
+        return found
+
+    def client(self, **kwargs: Any) -> Client:
+        """A client of the library that `client` in the settings names.
+
+        `kwargs` are those of its Client. `transport` is the innermost hop; `verify`, `cert`, `http2`, `limits` and the
+        like are the innermost hop's. Closing it is the caller's; `Pools.close` does it as well.
+        """
+        ours, theirs = _library(self.settings.client)
+        client: Client = theirs.Client(transport=ours.PoolTransport(self, **_inner(kwargs)), **kwargs)
+        self._clients.add(client)
+        return client
+
+    def async_client(self, **kwargs: Any) -> AsyncClient:
+        """The same for event loops. One client serves several loops; `aclose` it in each, or let the loops end."""
+        ours, theirs = _library(self.settings.client)
+        client: AsyncClient = theirs.AsyncClient(transport=ours.AsyncPoolTransport(self, **_inner(kwargs)), **kwargs)
+        return client
+
+    def close(self) -> None:
+        """End the health checks and close the clients that `client` gave out. May be called twice."""
+        with self._lock:
+            self._closed = True
+            probes, self._probes = self._probes, None
+        if probes is not None:
+            probes.close()
+        for client in list(self._clients):
+            client.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _origin(url: str) -> Origin:
+    """As httpx has a URL's parts: without the default port."""
+    parts = urlsplit(url)
+    port = None if parts.port == _PORTS.get(parts.scheme) else parts.port
+    return parts.scheme, parts.hostname or "", port
+
+
+def _library(name: str) -> tuple[Any, Any]:
+    """Our module for a client library, and the library itself: only the one that is used is imported."""
+    try:
+        return import_module(f".{name}", __package__), import_module(name)
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(f'client = "{name}" needs: pip install unsticky[{name}]', name=error.name) from error
+
+
+def _inner(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Take out of a client's arguments what belongs to its innermost hop."""
+    return {name: kwargs.pop(name) for name in ("transport", *_OF_TRANSPORTS) if name in kwargs}

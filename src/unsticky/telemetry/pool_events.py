@@ -1,0 +1,29 @@
+"""What happens to pools, as events on the caller's span and as counts."""
+
+from __future__ import annotations
+
+from ..routing.events import Ejected, FailedOver, HealthChanged, PanicChanged, PoolEvent, Returned
+from ..routing.pool import Pool
+from .otel import Attributes, pool_event
+
+
+def report(pool: Pool) -> None:
+    """Tell everything that happened to `pool` since the last time. Needs no lock of the pool's."""
+    for event in pool.drain_events():
+        name, details = described(event)
+        pool_event(pool.name, name, details)
+
+
+def described(event: PoolEvent) -> tuple[str, Attributes]:
+    """The event's name, and what there is to say about it."""
+    match event:
+        case Ejected(endpoint, seconds, failures):
+            return "ejection", {"endpoint": endpoint.address, "seconds": seconds, "failures": failures}
+        case Returned(endpoint):
+            return "recovery", {"endpoint": endpoint.address}
+        case HealthChanged(endpoint, healthy):
+            return "health", {"endpoint": endpoint.address, "healthy": healthy}
+        case FailedOver(from_priority, to_priority):
+            return "failover", {"from_priority": from_priority, "to_priority": to_priority}
+        case PanicChanged(panic):
+            return "panic", {"panic": panic}
