@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 
 from support.routing import DOWN, OK, by_host, endpoint, get, make_pool, state
-from unsticky.routing.eligibility import by_priority, first_with_untried, healthy, not_ejected, ranking, untried
+from unsticky.routing.eligibility import by_priority, choice, healthy, not_ejected, ranking, untried
 from unsticky.routing.endpoint import EndpointState
 from unsticky.routing.events import FailedOver, PanicChanged
 from unsticky.routing.options import EjectionOptions, RetryOptions
@@ -60,8 +60,30 @@ def test_links_of_the_chain() -> None:
     assert names(not_ejected(states)) == "abde"
     assert [names(level) for level in by_priority(states)] == ["bcd", "ae"]
     assert names(untried(states, states[:3])) == "de"
-    assert first_with_untried([tuple(states[:2]), tuple(states[2:])], states[:2]) == tuple(states[2:])
-    assert first_with_untried([tuple(states)], states) is None
+
+
+@pytest.mark.parametrize(
+    ("groups", "tried", "group", "excluded"),
+    [
+        ("ab c", "", "ab", ""),
+        ("ab c", "a", "ab", "a"),
+        ("ab c", "ab", "c", "ab"),
+        ("ab c", "abc", "ab", "c"),  # another round
+        ("ab c", "abca", "ab", "a"),
+        ("ab c", "abcab", "c", "ab"),
+        ("ab c", "aba", "c", "ab"),  # c is new
+        ("ab", "aab", "ab", "b"),  # b was used least, and last: not twice in a row
+        ("a", "aa", "a", ""),
+        ("a", "xy", "a", "xy"),  # x and y are gone meanwhile
+    ],
+)
+def test_choice(groups: str, tried: str, group: str, excluded: str) -> None:
+    """Untried first, then the least used, then any but the last."""
+    known = {name: state(name) for name in "abcxy"}
+    parts = tuple(tuple(known[name] for name in word) for word in groups.split())
+    got, without = choice(parts, [known[name] for name in tried])
+    assert names(got) == group
+    assert set(names(without)) == set(excluded)
 
 
 def test_unhealthy_everywhere_is_still_used() -> None:

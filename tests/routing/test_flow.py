@@ -10,6 +10,7 @@ from support.routing import (
     DOWN,
     OK,
     Answer,
+    Flow,
     answers,
     by_host,
     drive,

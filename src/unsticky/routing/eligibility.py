@@ -16,7 +16,7 @@ timeout and the retry budget, and fails with their reasons: that also makes the 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -59,9 +59,27 @@ def untried(states: Iterable[EndpointState], tried: Collection[EndpointState]) -
     return tuple(state for state in states if state not in tried)
 
 
-def first_with_untried(groups: Iterable[Group], tried: Collection[EndpointState]) -> Group | None:
-    """The best group that a call did not use up: failover within one call."""
-    return next((group for group in groups if any(state not in tried for state in group)), None)
+def choice(groups: tuple[Group, ...], tried: Sequence[EndpointState]) -> tuple[Group, Collection[EndpointState]]:
+    """The best of `groups` with an endpoint that a call should use next, and whom not to take from it.
+
+    `tried` is what the call used, in its order. Untried endpoints come first, level by level: failover within a call.
+    Then those that were used least, and the last one is not used twice in a row if there is another.
+    """
+    if not tried:
+        return groups[0], ()
+    last = tried[-1:]
+    for excluded in (tried, _used_most(groups, tried), last):
+        for group in groups:
+            if any(state not in excluded for state in group):
+                return group, excluded
+    return groups[0], ()
+
+
+def _used_most(groups: tuple[Group, ...], tried: Sequence[EndpointState]) -> Sequence[EndpointState]:
+    """All that were used more often than the least used one, and the last."""
+    times = {state: tried.count(state) for group in groups for state in group}
+    least = min(times.values())
+    return [*(state for state, count in times.items() if count > least), tried[-1]]
 
 
 def _priority(state: EndpointState) -> int:

@@ -56,7 +56,7 @@ class _Trip:
     def __init__(self, pool: Pool, call: Call) -> None:
         self.pool = pool
         self.call = call
-        self.tried: list[EndpointState] = []  # in this round
+        self.tried: list[EndpointState] = []
         self.lines: list[str] = []  # one per failed attempt
 
     def first(self) -> tuple[Lease, Send]:

@@ -14,7 +14,7 @@ from .budget import RetryBudget
 from .call import Endpoint, Lease
 from .classify import Verdict
 from .ejection import eject, may_eject, over_limit, take_back
-from .eligibility import Group, Ranking, first_with_untried, ranking
+from .eligibility import Ranking, choice, ranking
 from .endpoint import EndpointState, EndpointStatus, endpoint_from
 from .events import Ejected, FailedOver, HealthChanged, PanicChanged, PoolEvent, Returned
 from .health import observe_check
@@ -117,13 +117,15 @@ class Pool:
     # What the flow does -------------------------------------------------
 
     def lease(self, key: int | None, tried: list[EndpointState], now: float) -> Lease:
-        """A place on the best endpoint that is not in `tried`, and adds it there. When all were, a new round starts.
+        """A place on the endpoint that a call which used `tried` so far should use next; adds it there.
 
         Raises NoHealthyEndpoint when the pool is empty.
         """
         self._settle(now)
-        group = self._group_for(tried)
-        state = group[0] if len(group) == 1 else self._picker.pick(group, key, tried)
+        if not self._ranking.groups:
+            raise NoHealthyEndpoint(f"pool {self.name!r} has no endpoints", pool=self.name)
+        group, excluded = choice(self._ranking.groups, tried)
+        state = group[0] if len(group) == 1 else self._picker.pick(group, key, excluded)
         state.in_flight += 1
         tried.append(state)
         return Lease(state, state.generation, self.releases.append)
@@ -201,21 +203,6 @@ class Pool:
         if self._priority not in (None, priority):
             self._events.append(FailedOver(self._priority, priority))
         self._priority = priority
-
-    def _group_for(self, tried: list[EndpointState]) -> Group:
-        """The best group with an endpoint that is not in `tried`."""
-        groups = self._ranking.groups
-        if not groups:
-            raise NoHealthyEndpoint(f"pool {self.name!r} has no endpoints", pool=self.name)
-        if not tried:
-            return groups[0]
-        group = first_with_untried(groups, tried)
-        if group is None:
-            del tried[:-1]  # the next round begins with another one, if there is another
-            group = first_with_untried(groups, tried)
-        if group is None:
-            tried.clear()
-        return group or groups[0]
 
 
 def _order(endpoint: Endpoint) -> tuple[int, str, int]:
