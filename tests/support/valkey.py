@@ -54,7 +54,8 @@ class Valkey:
             os.kill(self.pid, signal.SIGCONT)
 
     def stop(self) -> None:
-        self._server.stop()
+        if self._server.is_running:
+            self._server.stop()
 
     def _find_pid(self) -> int:
         with redis.Redis(port=self.port, password=self._config.get("requirepass")) as client:

@@ -1,0 +1,124 @@
+"""Any WSGI app: session and client in environ, one Context per request."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+from wsgiref.util import FileWrapper, setup_testing_defaults
+from wsgiref.validate import validator
+
+import pytest
+
+from support.counting import CountingStore
+from unsticky.context import current
+from unsticky.wsgi import UnstickyMiddleware
+
+
+def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+    session = environ["unsticky.session"]
+    path = environ["PATH_INFO"]
+    if path == "/write":
+        session["n"] = session.get("n", 0) + 1
+    if path == "/clear":
+        session.clear()
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    if path == "/state":
+        return _states()
+    if path == "/file":
+        return environ["wsgi.file_wrapper"](BytesIO(b"file"))
+    return [str(session.get("n")).encode() if path != "/plain" else b"plain"]
+
+
+def _states() -> Iterator[bytes]:
+    for _ in range(2):
+        state = current.get()
+        assert state is not None
+        yield f"{state.cookies['who']} {state.header('x-tenant')} {state.header('X-None')};".encode()
+
+
+class Client:
+    """One browser with one cookie."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = validator(app)
+        self.cookie = ""
+
+    def get(self, path: str, **environ: str) -> tuple[str, dict[str, str], bytes]:
+        request: dict[str, Any] = {
+            "PATH_INFO": path,
+            "SCRIPT_NAME": "",
+            "QUERY_STRING": "",
+            "HTTP_COOKIE": self.cookie,
+            **environ,
+        }
+        setup_testing_defaults(request)
+        request["wsgi.file_wrapper"] = FileWrapper
+        answer: list[Any] = []
+        body = self.app(request, lambda status, headers, exc_info=None: answer.extend([status, dict(headers)]) or print)
+        try:
+            data = b"".join(body)
+        finally:
+            body.close()
+        status, headers = answer
+        if "Set-Cookie" in headers:
+            self.cookie = headers["Set-Cookie"].split(";")[0]
+        return status, headers, data
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> Iterator[UnstickyMiddleware]:
+    app = UnstickyMiddleware(application, settings={"session": {"store": f"sqlite:///{tmp_path}/s.db"}})
+    yield app
+    app.close()
+
+
+def test_session(app: UnstickyMiddleware) -> None:
+    """Written, read, ended."""
+    client = Client(app)
+    assert client.get("/write")[2] == b"1"
+    status, headers, body = client.get("/write")
+    assert (status, body, headers["Vary"], headers["Cache-Control"]) == ("200 OK", b"2", "Cookie", "no-store")
+    assert "expires=Thu, 01 Jan 1970" in client.get("/clear")[1]["Set-Cookie"]
+    assert client.get("/read")[2] == b"None"
+
+
+def test_an_untouched_session_costs_nothing(app: UnstickyMiddleware) -> None:
+    """No store call, no header."""
+    client = Client(app)
+    client.get("/write")
+    app.sessions.store = store = CountingStore(app.sessions.store)  # type: ignore[assignment]
+    assert client.get("/plain")[1] == {"Content-Type": "text/plain"}
+    assert store.calls == []
+
+
+def test_an_outage_is_503(app: UnstickyMiddleware) -> None:
+    """At the load, and at the commit."""
+    client = Client(app)
+    client.get("/write")
+    app.sessions.store = store = CountingStore(app.sessions.store)  # type: ignore[assignment]
+    store.away = True
+    fresh = Client(app)
+    for status, headers, body in (client.get("/write"), fresh.get("/write")):
+        assert status == "503 Service Unavailable"
+        assert headers["Retry-After"] == "5"
+        assert "Set-Cookie" not in headers
+        assert b"not available" in body
+    assert client.get("/plain")[0] == "200 OK"
+
+
+def test_request_state_lasts_for_the_body_and_no_longer(app: UnstickyMiddleware) -> None:
+    """A generator's every step sees its own request; the server's thread sees none."""
+    client = Client(app)
+    client.cookie = "who=ann"
+    assert client.get("/state", HTTP_X_TENANT="t1")[2] == b"ann t1 None;ann t1 None;"
+    assert current.get() is None
+
+
+def test_file_wrappers_reach_the_server(app: UnstickyMiddleware) -> None:
+    """A server that sends files by itself must recognise its own wrapper."""
+    request: dict[str, Any] = {"PATH_INFO": "/file"}
+    setup_testing_defaults(request)
+    request["wsgi.file_wrapper"] = FileWrapper
+    assert isinstance(app(request, lambda *_: print), FileWrapper)
