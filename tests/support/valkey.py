@@ -54,7 +54,7 @@ class Valkey:
             os.kill(self.pid, signal.SIGCONT)
 
     def stop(self) -> None:
-        if self._server.is_running:
+        if self._server.is_running():
             self._server.stop()
 
     def _find_pid(self) -> int:
