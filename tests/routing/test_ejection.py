@@ -99,6 +99,18 @@ def test_complete_bodies_reset_broken_ones() -> None:
     assert ejected(pool) == {}
 
 
+def test_a_neutral_answer_does_not_reset_broken_bodies() -> None:
+    """A complete 429 says nothing about the endpoint, its body neither."""
+    pool = make_pool("a", ejection=THRICE)
+    for answer in (OK, OK, respond(429), OK):
+        run = drive(pool, Call("POST"), answer)
+        assert run.outcome
+        if run.status == 200:
+            run.outcome.attempt.lease.body_failed()
+        finish(run)
+    assert ejected(pool) == {"a": 30.0}
+
+
 def test_it_returns_and_stays_longer_the_next_time() -> None:
     """base * times, up to the maximum; one time is forgiven per base time without."""
     one, options = state("a"), EjectionOptions(base_time=Duration(30), maximum_time=Duration(100))
@@ -125,11 +137,28 @@ def test_return_is_seen_by_the_next_pick() -> None:
     assert pool.drain_events() == [Ejected(endpoint("a"), 30.0, 1), Returned(endpoint("a"))]
 
 
+def test_each_returns_at_its_own_time() -> None:
+    """The second of two that were ejected ten seconds apart."""
+    clock = FakeClock()
+    pool = make_pool("a", "b", "c", "d", clock=clock, ejection=EjectionOptions(consecutive_failures=1))
+    for name in "ab":
+        while name not in ejected(pool):
+            post(pool, by_host(**{name: DOWN}))
+        clock.advance(10)
+    assert ejected(pool) == {"a": 10.0, "b": 20.0}
+    clock.advance(10)
+    assert ejected(pool) == {"b": 10.0}
+    clock.advance(10)
+    assert ejected(pool) == {}
+    assert {post(pool, OK).hosts[0] for _ in range(60)} == {"a", "b", "c", "d"}
+
+
 @pytest.mark.parametrize(
-    ("total", "percent", "most"), [(1, 50, 1), (2, 50, 1), (3, 50, 1), (4, 50, 2), (5, 0, 1), (10, 30, 3), (3, 100, 3)]
+    ("total", "percent", "most"),
+    [(1, 50, 1), (2, 50, 1), (3, 50, 2), (4, 50, 2), (5, 50, 3), (5, 0, 1), (10, 30, 3), (3, 100, 3)],
 )
 def test_maximum_percent(total: int, percent: int, most: int) -> None:
-    """Never more than that share, always at least one."""
+    """Up to that share, rounded up; always at least one."""
     options = EjectionOptions(maximum_percent=percent, consecutive_failures=1)
     states = [state(f"h{i}") for i in range(total)]
     count = 0
@@ -187,6 +216,7 @@ def test_an_endpoint_that_left_and_came_back_is_new() -> None:
         flow.send(Outcome(send.attempt, 503))  # type: ignore[attr-defined]
     send.attempt.lease.body_failed()
     assert ejected(pool) == {}
+    assert pool.drain_events() == []
     assert all(one.in_flight == 0 for one in pool.snapshot())
 
 
@@ -198,6 +228,17 @@ def test_a_success_in_panic_ends_the_ejection() -> None:
     assert ejected(pool) == {"a": 30.0}
     assert post(pool, OK).status == 200
     assert ejected(pool) == {}
+
+
+def test_a_body_that_breaks_after_the_return_counts() -> None:
+    """The call whose headers ended the ejection belongs to the new era."""
+    pool = make_pool("a", ejection=EjectionOptions(consecutive_failures=1))
+    post(pool, DOWN)
+    run = drive(pool, Call("POST"), OK)
+    assert ejected(pool) == {}
+    assert run.outcome
+    run.outcome.attempt.lease.body_failed()
+    assert ejected(pool) == {"a": 60.0}
 
 
 def test_a_check_that_turns_good_ends_the_ejection() -> None:
@@ -219,3 +260,13 @@ def test_a_call_ejects_and_retries_elsewhere() -> None:
     assert run.status == 200
     assert run.hosts[0] != run.hosts[1]
     assert list(ejected(pool)) == [run.hosts[0]]
+
+
+def test_a_pool_that_lost_two_of_three_recovers() -> None:
+    """Both dead ones are ejected, and from then on no call needs a retry."""
+    pool = make_pool("a", "b", "c")
+    bad = by_host(a=DOWN, b=DOWN)
+    for _ in range(40):
+        assert get(pool, bad).status == 200
+    assert sorted(ejected(pool)) == ["a", "b"]
+    assert {tuple(get(pool, bad).hosts) for _ in range(40)} == {("c",)}

@@ -17,9 +17,13 @@ def over_limit(state: EndpointState, options: EjectionOptions) -> bool:
 
 
 def may_eject(states: Collection[EndpointState], options: EjectionOptions) -> bool:
-    """Is there room under `maximum_percent`? One endpoint may always be ejected."""
+    """Is there room under `maximum_percent`? One endpoint may always be ejected.
+
+    The share is looked at before the ejection, as in gRFC A50, so it rounds up: of three endpoints 50% are two. Rounded
+    down, a pool of three that lost two would keep sending every second call to a dead one.
+    """
     out = sum(state.ejected_until is not None for state in states)
-    return out < max(1, len(states) * options.maximum_percent // 100)
+    return out == 0 or out * 100 < len(states) * options.maximum_percent
 
 
 def eject(state: EndpointState, options: EjectionOptions, now: float) -> float:
