@@ -1,0 +1,29 @@
+"""Pools over upstreams, for both client libraries."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+import httpx2
+import pytest
+
+from unsticky.pools import Pools
+
+LIBRARIES = {"httpx": httpx, "httpx2": httpx2}
+both = pytest.mark.parametrize("library", list(LIBRARIES))
+
+
+@contextmanager
+def pools_over(library: str, endpoints: list[Any], **options: Any) -> Generator[Pools]:
+    """One pool, "catalog", whose `options` are as in the settings file."""
+    settings = {"client": library, "pools": {"catalog": {"endpoints": endpoints, **options}}}
+    with Pools.from_settings(settings) as pools:
+        yield pools
+
+
+def in_flight(pools: Pools) -> int:
+    """Leases that are not given back."""
+    return sum(status.in_flight for statuses in pools.status().values() for status in statuses)

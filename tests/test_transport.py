@@ -1,0 +1,463 @@
+"""Calls from threads over pools of real servers, which are killed, paused and made to answer nonsense."""
+
+from __future__ import annotations
+
+import io
+import os
+import threading
+from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import pytest
+
+from support.pools import LIBRARIES, both, in_flight, pools_over
+from support.upstream import Upstream, closed_port, upstream, upstreams
+from support.waiting import eventually
+from unsticky import errors
+from unsticky.httpx import PoolTransport
+
+NOWAIT = {"backoff": 0}
+
+
+@pytest.fixture
+def three() -> Generator[list[Upstream]]:
+    with upstreams(3) as found:
+        yield found
+
+
+@both
+def test_calls_are_spread_and_look_untouched(library: str, three: list[Upstream]) -> None:
+    """Every endpoint serves its share; the response's request is the caller's own."""
+    with pools_over(library, [one.url for one in three], balancer="round_robin") as pools, pools.client() as client:
+        answers = [client.get("http://catalog/items", params={"q": "1 2"}) for _ in range(6)]
+        ports = [answer.json()["port"] for answer in answers]
+        assert sorted(ports) == sorted([one.port for one in three] * 2)
+        assert answers[0].json()["path"] == "/items?q=1%202" or answers[0].json()["path"] == "/items?q=1+2"
+        assert str(answers[0].request.url).startswith("http://catalog/items?q=1")
+        assert answers[0].request.headers["host"] == "catalog"
+        assert answers[0].extensions["unsticky"] == {
+            "pool": "catalog", "endpoint": f"127.0.0.1:{ports[0]}", "attempts": 1,
+        }  # fmt: skip
+        assert in_flight(pools) == 0
+
+
+@both
+def test_other_hosts_pass_through(library: str, three: list[Upstream]) -> None:
+    """A host that is no pool's goes straight where it should, and errors are the library's own."""
+    with pools_over(library, [three[0].url]) as pools, pools.client() as client:
+        answer = client.get(f"{three[1].url}/x")
+        assert answer.json()["port"] == three[1].port
+        assert "unsticky" not in answer.extensions
+        with pytest.raises(LIBRARIES[library].ConnectError) as caught:
+            client.get(f"http://127.0.0.1:{closed_port()}/")
+        assert not isinstance(caught.value, errors.RoutingError)
+        with pytest.raises(LIBRARIES[library].ConnectError):
+            client.get(f"http://catalog:{closed_port()}/")  # a port: not the pool's name
+
+
+@both
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_refused_connections_are_retried_for_any_method(library: str, method: str, three: list[Upstream]) -> None:
+    """Nothing was sent to an endpoint that refuses, so that a POST goes to another one, body and all."""
+    three[0].kill()
+    with (
+        pools_over(library, [one.url for one in three], balancer="round_robin", retry=NOWAIT) as pools,
+        pools.client() as client,
+    ):
+        for _ in range(6):
+            answer = client.request(method, "http://catalog/", content=b"body" if method == "POST" else None)
+            assert answer.status_code == 200
+            assert answer.json()["body"] == ("body" if method == "POST" else "")
+
+
+@both
+def test_generators_survive_a_refused_connection(library: str, three: list[Upstream]) -> None:
+    """A body that can be sent once only is untouched by an endpoint that refuses."""
+    three[0].kill()
+    urls = [{"url": three[0].url}, {"url": three[1].url, "priority": 1}]
+    with pools_over(library, urls, retry=NOWAIT) as pools, pools.client() as client:
+        answer = client.put("http://catalog/", content=(part for part in (b"a", b"b")))
+        assert answer.json()["body"] == "ab"
+        assert answer.extensions["unsticky"]["attempts"] == 2
+
+
+@both
+@pytest.mark.parametrize("mode", ["drop", "garbage"])
+def test_broken_answers(library: str, mode: str, three: list[Upstream]) -> None:
+    """A GET is repeated elsewhere when an endpoint breaks; a POST, which it may have acted on, is not."""
+    three[0].behave(mode)
+    urls = [{"url": three[0].url}, {"url": three[1].url, "priority": 1}]
+    with pools_over(library, urls, retry=NOWAIT) as pools, pools.client() as client:
+        assert client.get("http://catalog/").json()["port"] == three[1].port
+        with pytest.raises(LIBRARIES[library].RemoteProtocolError):
+            client.post("http://catalog/", content=b"x")
+        with pytest.raises(LIBRARIES[library].RemoteProtocolError):
+            client.put("http://catalog/", content=(part for part in (b"a", b"b")))
+        assert three[1].seen()["requests"] == 1
+        assert in_flight(pools) == 0
+
+
+@both
+def test_a_paused_endpoint_costs_one_attempt_timeout(library: str, three: list[Upstream]) -> None:
+    """An endpoint that accepts and never answers is left after the attempt's timeout."""
+    three[0].pause()
+    urls = [{"url": three[0].url}, {"url": three[1].url, "priority": 1}]
+    with pools_over(library, urls, retry={**NOWAIT, "attempt_timeout": "100ms"}) as pools, pools.client() as client:
+        answer = client.get("http://catalog/")
+        assert answer.json()["port"] == three[1].port
+        assert 0.1 <= answer.elapsed.total_seconds() < 3
+        with pytest.raises(LIBRARIES[library].ReadTimeout):
+            client.post("http://catalog/")
+        assert in_flight(pools) == 0
+
+
+@both
+def test_the_timeout_of_the_whole_call(library: str, three: list[Upstream]) -> None:
+    """The pool's timeout, or the call's own, ends everything with an error of both families."""
+    for one in three:
+        one.pause()
+    urls = [one.url for one in three]
+    with (
+        pools_over(library, urls, timeout="250ms", retry={**NOWAIT, "attempt_timeout": "100ms"}) as pools,
+        pools.client() as client,
+    ):
+        with pytest.raises(errors.CallTimeout) as caught:
+            client.get("http://catalog/")
+        assert isinstance(caught.value, LIBRARIES[library].TimeoutException)
+        assert len(caught.value.attempts) == 3
+        assert caught.value.request.url == "http://catalog/"
+        assert isinstance(caught.value.__cause__, LIBRARIES[library].ReadTimeout)
+        with pytest.raises(errors.CallTimeout) as caught:
+            client.get("http://catalog/", extensions={"unsticky": {"timeout": 0.05}})
+        assert len(caught.value.attempts) == 1
+
+
+@both
+def test_the_attempt_timeout_ends_at_the_headers(library: str, three: list[Upstream]) -> None:
+    """A body may take longer than an attempt may, between its chunks too; the caller's own timeout holds for it."""
+    three[0].behave("slow", seconds=0.1)
+    with (
+        pools_over(library, [three[0].url], retry={"attempt_timeout": "60ms"}, timeout="80ms") as pools,
+        pools.client() as client,
+    ):
+        assert client.get("http://catalog/").text == "x" * 100
+        with pytest.raises(LIBRARIES[library].ReadTimeout):
+            client.get("http://catalog/", timeout=0.05)
+        assert in_flight(pools) == 0
+
+
+@both
+def test_retry_after_is_obeyed(library: str, three: list[Upstream]) -> None:
+    """A 503 with Retry-After is repeated elsewhere after that time; its connection is given back first."""
+    three[0].behave("status", status=503, headers={"Retry-After": "1"}, times=1)
+    with pools_over(library, [three[0].url], retry=NOWAIT) as pools, pools.client() as client:
+        answer = client.get("http://catalog/")
+        assert answer.status_code == 200
+        assert answer.elapsed.total_seconds() >= 1
+        assert answer.extensions["unsticky"]["attempts"] == 2
+        assert three[0].seen()["connections"] == 1
+        assert in_flight(pools) == 0
+
+
+@both
+def test_the_last_response_is_the_callers(library: str, three: list[Upstream]) -> None:
+    """When all attempts were answered with 503, the last answer is given, body and all."""
+    for one in three:
+        one.behave("status", status=503, body="busy")
+    with pools_over(library, [one.url for one in three], retry=NOWAIT) as pools, pools.client() as client:
+        answer = client.get("http://catalog/")
+        assert (answer.status_code, answer.text) == (503, "busy")
+        assert answer.extensions["unsticky"]["attempts"] == 3
+        once = client.get("http://catalog/", extensions={"unsticky": {"retry": False}})
+        assert once.extensions["unsticky"]["attempts"] == 1
+        assert sum(one.seen()["requests"] for one in three) == 4
+        assert in_flight(pools) == 0
+
+
+@both
+def test_failover_by_priority(library: str, three: list[Upstream]) -> None:
+    """When the first level is gone, calls go to the next without a failure, and ejected endpoints cost nothing."""
+    urls = [{"url": three[0].url}, {"url": three[1].url, "priority": 1}, {"url": three[2].url, "priority": 1}]
+    ejection = {"consecutive_failures": 2, "maximum_percent": 100}
+    with pools_over(library, urls, retry=NOWAIT, ejection=ejection) as pools, pools.client() as client:
+        assert {client.get("http://catalog/").json()["port"] for _ in range(5)} == {three[0].port}
+        three[0].kill()
+        answers = [client.get("http://catalog/") for _ in range(10)]
+        assert {answer.json()["port"] for answer in answers} <= {three[1].port, three[2].port}
+        assert [answer.extensions["unsticky"]["attempts"] for answer in answers] == [2, 2, *[1] * 8]
+
+
+@both
+def test_a_truncated_body(library: str, three: list[Upstream]) -> None:
+    """A body that breaks off raises the library's error, is counted against its endpoint, and gives all back."""
+    three[0].behave("truncated")
+    urls = [{"url": three[0].url}, {"url": three[1].url, "priority": 1}]
+    ejection = {"consecutive_failures": 2, "maximum_percent": 100}
+    with pools_over(library, urls, ejection=ejection) as pools, pools.client() as client:
+        for _ in range(2):
+            with pytest.raises(LIBRARIES[library].RemoteProtocolError):
+                client.get("http://catalog/")
+        assert in_flight(pools) == 0
+        assert client.get("http://catalog/").json()["port"] == three[1].port
+
+
+@both
+def test_streams_keep_their_lease(library: str, three: list[Upstream]) -> None:
+    """The endpoint's place is held until the body is closed, however much of it was read."""
+    three[0].behave("slow", seconds=0.01)
+    with pools_over(library, [three[0].url]) as pools, pools.client() as client:
+        with client.stream("GET", "http://catalog/") as response:
+            assert in_flight(pools) == 1
+            chunks = response.iter_raw()  # kept: httpx2 closes the response when its iterator is dropped
+            assert next(chunks) == b"x" * 10
+            assert in_flight(pools) == 1
+        assert in_flight(pools) == 0
+        with client.stream("GET", "http://catalog/") as response:
+            assert len(response.read()) == 100
+        assert in_flight(pools) == 0
+
+
+@both
+def test_all_endpoints_down(library: str) -> None:
+    """One exception of both families names every attempt and its reason."""
+    urls = [f"http://127.0.0.1:{closed_port()}" for _ in range(3)]
+    with pools_over(library, urls, retry=NOWAIT) as pools, pools.client() as client:
+        with pytest.raises(errors.AttemptsFailed) as caught:
+            client.get("http://catalog/x?secret=1")
+        error = caught.value
+        assert isinstance(error, LIBRARIES[library].ConnectError)
+        assert type(error).__qualname__ == "AttemptsFailed"
+        assert sorted(line.partition(": ")[0] for line in error.attempts) == sorted(url[7:] for url in urls)
+        assert all("could not connect" in line for line in error.attempts)
+        assert all(line in str(error) for line in error.attempts)
+        assert "secret" not in str(error)
+        assert error.request.url == "http://catalog/x?secret=1"
+        assert isinstance(error.__cause__, LIBRARIES[library].ConnectError)
+        assert in_flight(pools) == 0
+
+
+@both
+def test_all_attempts_broken(library: str, three: list[Upstream]) -> None:
+    """The error is a TransportError, and no ConnectError, when the last attempt did connect."""
+    for one in three:
+        one.behave("drop")
+    with pools_over(library, [one.url for one in three], retry=NOWAIT) as pools, pools.client() as client:
+        with pytest.raises(LIBRARIES[library].TransportError) as caught:
+            client.get("http://catalog/")
+        assert isinstance(caught.value, errors.AttemptsFailed)
+        assert not isinstance(caught.value, (LIBRARIES[library].ConnectError, LIBRARIES[library].TimeoutException))
+
+
+@both
+def test_all_attempts_in_vain(library: str, three: list[Upstream]) -> None:
+    """The error is a TimeoutException when the last attempt had no answer in time."""
+    for one in three:
+        one.pause()
+    retry = {**NOWAIT, "attempt_timeout": "50ms"}
+    with pools_over(library, [one.url for one in three], retry=retry) as pools, pools.client() as client:
+        with pytest.raises(LIBRARIES[library].TimeoutException) as caught:
+            client.get("http://catalog/")
+        assert isinstance(caught.value, errors.AttemptsFailed)
+
+
+@both
+def test_one_attempt_raises_its_own_error(library: str) -> None:
+    """Without retries, the library's own exception comes out, as it would without us."""
+    with pools_over(library, [f"http://127.0.0.1:{closed_port()}"], retry={"attempts": 1}) as pools:
+        with pools.client() as client, pytest.raises(LIBRARIES[library].ConnectError) as caught:
+            client.get("http://catalog/")
+        assert type(caught.value) is LIBRARIES[library].ConnectError
+        assert caught.value.request.url == "http://catalog/"
+
+
+@both
+def test_retries_spend_the_budget(library: str) -> None:
+    """With everything down, attempts stay within 1.2 + 10/rate per call."""
+    url = f"http://127.0.0.1:{closed_port()}"
+    retry = {**NOWAIT, "attempts": 3, "budget_per_second": 1.0}
+    with pools_over(library, [url], retry=retry) as pools, pools.client() as client:
+        attempts = 0
+        for _ in range(300):
+            with pytest.raises(LIBRARIES[library].ConnectError) as caught:
+                client.get("http://catalog/")
+            attempts += len(getattr(caught.value, "attempts", "1"))
+        assert 300 < attempts <= 300 * 1.2 + 10 * 1.0 + 30
+
+
+@both
+def test_errors_of_the_caller_come_out_as_they_are(library: str, three: list[Upstream]) -> None:
+    """A request that can't be sent, or whose body fails, is nobody's fault but its own: no retry, its own exception."""
+
+    def failing() -> Generator[bytes]:
+        yield b"a"
+        raise ZeroDivisionError
+
+    with pools_over(library, [one.url for one in three], ejection={"consecutive_failures": 1}) as pools:
+        with pools.client() as client:
+            with pytest.raises(ZeroDivisionError):
+                client.put("http://catalog/", content=failing())
+            with pytest.raises(LIBRARIES[library].LocalProtocolError):
+                client.get("http://catalog/", headers={"bad header": "x"})
+        assert all(status.ejected_for == 0 for status in pools.status()["catalog"])
+        assert in_flight(pools) == 0
+
+
+@both
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"timout": 1}, 'unknown key "timout", did you mean "timeout"?'),
+        ({"x": 1}, "allowed are hash_key, retry, timeout"),
+        ({"timeout": 0}, "seconds above 0"),
+        ({"timeout": "1s"}, "seconds above 0"),
+        ({"retry": 1}, "true or false"),
+        ({"hash_key": 1}, "expected a text"),
+        (3, "expected a mapping, got int"),
+    ],
+)
+def test_wrong_options_of_a_call(library: str, given: Any, said: str, three: list[Upstream]) -> None:
+    """A misspelt or impossible option is named, and nothing is sent."""
+    with pools_over(library, [three[0].url]) as pools, pools.client() as client:
+        with pytest.raises(ValueError, match=r'extensions\["unsticky"\]') as caught:
+            client.get("http://catalog/", extensions={"unsticky": given})
+        assert said in str(caught.value)
+        assert "requests" not in three[0].seen()
+
+
+@both
+def test_host_headers(library: str, three: list[Upstream]) -> None:
+    """A pool's name gives the endpoint's authority, a `match` origin its own; `host` and callers decide otherwise."""
+    url, origin = three[0].url, "http://api.example.com:81"
+
+    def host(calls: str, headers: dict[str, str] | None = None, **options: Any) -> str:
+        with pools_over(library, [url], match=[origin], **options) as pools, pools.client() as client:
+            seen: str = client.get(calls, headers=headers).json()["headers"]["host"]
+            return seen
+
+    assert host("http://catalog/") == three[0].address
+    assert host(origin) == "api.example.com:81"
+    assert host("http://catalog/", host="preserve") == "catalog"
+    assert host(origin, host="endpoint") == three[0].address
+    assert host("http://catalog/", {"Host": "mine"}) == "mine"
+
+
+@both
+def test_redirects_and_cookies_are_the_clients(library: str, three: list[Upstream]) -> None:
+    """A redirect is followed by the client, over the pool again when it is relative."""
+    three[0].behave("redirect", to="/there")
+    with pools_over(library, [three[0].url]) as pools, pools.client(follow_redirects=True) as client:
+        answer = client.get("http://catalog/here")
+        assert answer.json()["path"] == "/there"
+        assert [str(one.url) for one in answer.history] == ["http://catalog/here"]
+        assert str(answer.url) == "http://catalog/there"
+
+
+@both
+def test_a_transport_of_the_callers_own(library: str) -> None:
+    """MockTransport, and any other, can be the innermost hop; what it answers with gives its lease back."""
+    names = LIBRARIES[library]
+    seen = []
+
+    def answer(request: Any) -> Any:
+        seen.append(str(request.url))
+        return names.Response(503 if len(seen) == 1 else 200, json={"n": len(seen)})
+
+    with (
+        pools_over(library, ["http://a:1", "http://b:2"], balancer="round_robin", retry=NOWAIT) as pools,
+        pools.client(transport=names.MockTransport(answer)) as client,
+    ):
+        assert client.get("http://catalog/x").json() == {"n": 2}
+        assert sorted(seen) == ["http://a:1/x", "http://b:2/x"]
+        assert in_flight(pools) == 0
+
+
+@both
+def test_forms_are_sent_again(library: str) -> None:
+    """A multipart form with a file that can be rewound is replayed whole."""
+    names = LIBRARIES[library]
+    seen: list[bytes] = []
+
+    def answer(request: Any) -> Any:
+        seen.append(request.read())
+        return names.Response(503 if len(seen) == 1 else 200)
+
+    with pools_over(library, ["http://a:1"], retry=NOWAIT) as pools:
+        with pools.client(transport=names.MockTransport(answer)) as client:
+            answered = client.put("http://catalog/", data={"a": "1"}, files={"f": io.BytesIO(b"content")})
+        assert answered.status_code == 200
+        assert seen[0] == seen[1]
+        assert b"content" in seen[1]
+
+
+@both
+def test_hash_keys(library: str, three: list[Upstream]) -> None:
+    """With ring_hash the same key goes to the same endpoint, from the request or from the call."""
+    options: dict[str, Any] = {"balancer": "ring_hash", "hash": {"on": ["header:x-tenant", "query:t", "path"]}}
+    with pools_over(library, [one.url for one in three], **options) as pools, pools.client() as client:
+
+        def ports(**kwargs: Any) -> set[int]:
+            return {client.get("http://catalog/", **kwargs).json()["port"] for _ in range(4)}
+
+        by_tenant = [ports(headers={"X-Tenant": str(n)}) for n in range(12)]
+        by_query = [ports(params={"t": n}) for n in range(12)]
+        by_call = [ports(extensions={"unsticky": {"hash_key": f"u{n}"}}) for n in range(12)]
+    for found in (by_tenant, by_query, by_call):
+        assert all(len(one) == 1 for one in found)
+        assert len(set.union(*found)) == 3
+
+
+@both
+def test_kill_one_of_three_under_200_concurrent_calls(library: str, three: list[Upstream]) -> None:
+    """SIGKILL in the middle of 200 concurrent idempotent calls: none fails."""
+    for one in three:
+        one.behave("echo", delay=0.02)
+    killed = threading.Event()
+    with (
+        pools_over(library, [one.url for one in three]) as pools,
+        pools.client(timeout=30) as client,
+        ThreadPoolExecutor(200) as threads,
+    ):
+
+        def call(_: int) -> int:
+            before = killed.is_set()
+            assert client.get("http://catalog/").status_code == 200
+            return int(before)
+
+        results = threads.map(call, range(1200))
+        eventually(lambda: three[0].seen().get("requests", 0) > 50)
+        three[0].kill()
+        killed.set()
+        assert sum(results) > 100
+        assert in_flight(pools) == 0
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+@both
+def test_a_forked_child_has_connections_of_its_own(library: str) -> None:
+    """As under gunicorn --preload: parent and child use one client, and neither disturbs the other."""
+    with upstream() as one, pools_over(library, [one.url]) as pools, pools.client() as client:
+        assert client.get("http://catalog/").status_code == 200
+        accepted = one.seen()["accepted"]
+        child = os.fork()
+        if child == 0:  # pragma: no cover - another process
+            status = 1
+            try:
+                if client.get("http://catalog/child").status_code == 200 and in_flight(pools) == 0:
+                    status = 0
+            finally:
+                os._exit(status)
+        assert os.waitpid(child, 0)[1] == 0
+        assert client.get("http://catalog/parent").status_code == 200
+        seen = one.seen()
+        assert (seen["GET /child"], seen["GET /parent"]) == (1, 1)
+        assert seen["accepted"] == accepted + 2  # the child's, and that of the counters themselves
+
+
+def test_pools_in_mounts(three: list[Upstream]) -> None:
+    """The transport also works as one of a client's mounts."""
+    with pools_over("httpx", [three[0].url]) as pools, PoolTransport(pools) as transport:
+        assert isinstance(transport, httpx.BaseTransport)
+        with httpx.Client(mounts={"http://catalog": transport}) as client:
+            assert client.get("http://catalog/").json()["port"] == three[0].port
