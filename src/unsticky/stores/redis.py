@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from hashlib import sha1
 from math import ceil
-from typing import Any
+from typing import Any, TypeVar
 
 from ..clock import Clock
 from ..errors import StoreError
@@ -23,6 +23,8 @@ from ..session.store import Applied, Change, Record
 from .redis_pool import AsyncRedisPool, RedisPool
 from .redis_wire import Command, Word, pack
 from .urls import RedisTarget, redis_target
+
+T = TypeVar("T")
 
 _PREFIX = "unsticky:"
 _LONGEST = 10**14  # milliseconds, 3,000 years: what is later would overflow the server's expiry
@@ -115,10 +117,10 @@ class RedisStore:
         return _record(self._pool.ask(_load(key)), key, self._clock.time())
 
     def create(self, key: str, record: Record) -> bool:
-        return _number(self._pool.ask(_create(key, record, self._clock.time()))) == 1
+        return _chosen((False, True), self._pool.ask(_create(key, record, self._clock.time())))
 
     def update(self, key: str, change: Change) -> Applied:
-        return _OUTCOMES[_number(self._pool.ask(_update(key, change, self._clock.time())))]
+        return _chosen(_OUTCOMES, self._pool.ask(_update(key, change, self._clock.time())))
 
     def delete(self, key: str) -> None:
         self._pool.ask(_delete(key))
@@ -138,10 +140,10 @@ class AsyncRedisStore:
         return _record(await self._pool.ask(_load(key)), key, self._clock.time())
 
     async def create(self, key: str, record: Record) -> bool:
-        return _number(await self._pool.ask(_create(key, record, self._clock.time()))) == 1
+        return _chosen((False, True), await self._pool.ask(_create(key, record, self._clock.time())))
 
     async def update(self, key: str, change: Change) -> Applied:
-        return _OUTCOMES[_number(await self._pool.ask(_update(key, change, self._clock.time())))]
+        return _chosen(_OUTCOMES, await self._pool.ask(_update(key, change, self._clock.time())))
 
     async def delete(self, key: str) -> None:
         await self._pool.ask(_delete(key))
@@ -214,7 +216,8 @@ def _record(reply: Any, key: str, now: float) -> Record | None:
         raise StoreError("Redis store: a record is damaged") from None
 
 
-def _number(reply: Any) -> int:
-    if type(reply) is not int:
+def _chosen(outcomes: tuple[T, ...], reply: Any) -> T:
+    """What a script's number means."""
+    if type(reply) is not int or not 0 <= reply < len(outcomes):
         raise StoreError("Redis store: the server answered nonsense")
-    return reply
+    return outcomes[reply]

@@ -16,7 +16,8 @@ from .redis_wire import Command, ErrorReply, LostError, Wire
 from .urls import RedisTarget
 
 _IDLE = 64  # connections kept by the threads of one process
-_Redis = (redis.RedisError, OSError)
+_Redis = (redis.RedisError, OSError, ValueError)  # ValueError: the driver's parser met a length that is no number
+_NONSENSE = (redis.exceptions.InvalidResponse, ValueError)
 _inherited: list[object] = []  # of a parent process: closing them here could disturb it
 
 
@@ -232,7 +233,7 @@ def refused(error: Exception) -> StoreError:
         return StoreError("Redis store: the server refused our name or password")
     if isinstance(error, redis.ResponseError):
         return refusal(type(error).__name__)
-    if isinstance(error, redis.exceptions.InvalidResponse):
+    if isinstance(error, _NONSENSE):
         return StoreError("Redis store: the server answered nonsense")
     return StoreError(f"Redis store: {error}")
 
@@ -243,4 +244,4 @@ def refusal(code: str) -> StoreError:
 
 def _shown(error: Exception) -> Exception | None:
     """The cause to show in a traceback: none, if it can hold what was sent or received."""
-    return None if isinstance(error, (redis.ResponseError, redis.exceptions.InvalidResponse)) else error
+    return None if isinstance(error, (redis.ResponseError, *_NONSENSE)) else error

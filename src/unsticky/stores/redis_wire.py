@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from ..errors import StoreError
 
-_LAST_CALL = 0.01  # seconds; a loop that was late itself reads once more before it calls the server late
+_STALL = 0.005  # seconds; an event loop that is later than this itself can't tell yet that the server is late
 _MORE = object()
 
 Word = bytes | str | int
@@ -228,15 +228,16 @@ class Wire(asyncio.Protocol):
         self._unsent.clear()
         self._transport.write(data)
 
-    def _on_alarm(self, last_call: bool = False) -> None:
+    def _on_alarm(self, extended: bool = False) -> None:
         self._alarm = None
         if not self._waiters:
             return
         deadline = self._waiters[0][1]
-        if deadline > self.loop.time():
+        lateness = self.loop.time() - deadline
+        if lateness < 0:
             self._alarm = self.loop.call_at(deadline, self._on_alarm)
-        elif not last_call:
-            self._alarm = self.loop.call_later(_LAST_CALL, self._on_alarm, True)
+        elif lateness > _STALL and not extended:  # perhaps the command has only now been written
+            self._alarm = self.loop.call_later(min(lateness, self._timeout), self._on_alarm, True)
         else:
             self._end("the server did not answer in time", late=True)
 
