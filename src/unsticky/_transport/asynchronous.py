@@ -15,7 +15,7 @@ from ..telemetry.otel import traced_above
 from ..worker import in_forked_children
 from .exchange import Exchange, Hop
 from .library import Library
-from .streams import Guard, OpenBody
+from .streams import Guard, OpenBody, end
 from .sync import inner_transport
 from .unobserved import GRACE, to_the_end
 
@@ -189,6 +189,4 @@ def _start_closing(loop: asyncio.AbstractEventLoop, body: OpenBody) -> None:
 
 async def _end(body: OpenBody) -> None:
     if body.end():
-        if body.iterator is not None and hasattr(body.iterator, "aclose"):
-            await body.iterator.aclose()
-        await body.stream.aclose()
+        await end(body)

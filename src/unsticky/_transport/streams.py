@@ -86,12 +86,22 @@ class AsyncLeasedStream:
 
     async def aclose(self) -> None:
         if self._body.end():
-            await self._closing(self._body.stream.aclose())
+            await self._closing(end(self._body))
 
     def __del__(self) -> None:
         if not self._body.closed:
             self._body.lease.release()
             self._dropped(self._body)
+
+
+async def end(body: OpenBody) -> None:
+    """Close what is below: the iterator by its name, so that no garbage collector needs to."""
+    if body.iterator is not None and hasattr(body.iterator, "aclose"):
+        try:
+            await body.iterator.aclose()
+        except RuntimeError:  # it is being read, by a task that is about to end
+            pass
+    await body.stream.aclose()
 
 
 async def _read(iterator: AsyncIterator[bytes]) -> bytes | None:
