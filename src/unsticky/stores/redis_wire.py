@@ -20,6 +20,7 @@ from ..errors import StoreError
 
 _STALL = 0.005  # seconds; an event loop that is later than this itself can't tell yet that the server is late
 _MORE = object()
+_BULK = ord("$")
 
 Word = bytes | str | int
 
@@ -122,8 +123,33 @@ class ReplyParser:
             return ErrorReply(line.decode(errors="replace"))
         if kind != b"*" or self._missing:
             raise ReplyError("not a reply")
-        self._missing = int(line)
-        return self._next() if self._missing else []
+        count = int(line)
+        if count < 0:
+            raise ReplyError("not a reply")
+        items = self._bulks(count)
+        if items is None:
+            self._missing = count
+            return self._next()
+        return items
+
+    def _bulks(self, count: int) -> list[bytes] | None:
+        """The usual array at once: bulk strings that are all here. None for any other, which comes item by item."""
+        buffer, at, items = self._buffer, self._at, []
+        try:
+            for _ in range(count):
+                end = buffer.index(b"\r\n", at)
+                size = int(buffer[at + 1 : end])
+                if buffer[at] != _BULK or size < 0:
+                    return None
+                at = end + 2 + size
+                items.append(buffer[end + 2 : at])
+                at += 2
+        except ValueError:
+            return None
+        if at > len(buffer):
+            return None
+        self._at = at
+        return items
 
 
 class Opened(Protocol):

@@ -1,0 +1,102 @@
+"""Which store a URL opens, and what is said when it opens none."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from unsticky.clock import SystemClock
+from unsticky.errors import SettingsError
+from unsticky.scalars import StoreURL
+from unsticky.stores import check_url, open_async_store, open_store
+
+GOOD = [
+    "sqlite:///sessions.db",
+    "sqlite:////srv/app/sessions.db",
+    "sqlite:///a%20b.db",
+    "memory://",
+    "memory://shared",
+    "redis://",
+    "redis://localhost",
+    "redis://:p%2Fw@localhost:6379/3?client_name=shop",
+    "rediss://user:pw@[::1]:6380/0?ssl_cert_reqs=none&ssl_ca_certs=/etc/ca.pem",
+    "valkey://localhost?db=2&username=u&password=p",
+    "valkeys://localhost",
+]
+BAD = {
+    "": 'expected a URL such as "sqlite:///sessions.db"; known: memory://, redis://, rediss://, sqlite://',
+    "sessions.db": "expected a URL such as",
+    "rediz://localhost": 'unknown store "rediz", did you mean "redis"? known: memory://',
+    "mysql://localhost": 'unknown store "mysql"; known: memory://',
+    "postgresql://localhost": "postgresql:// is not in this release yet; known:",
+    "memcached://localhost": "is not in this release yet",
+    "redis+sentinel://a,b/mymaster": "is not in this release yet",
+    "redis+cluster://a": "is not in this release yet",
+    "sqlite://sessions.db": "three slashes",
+    "sqlite:///": "names a file",
+    "sqlite:///directory/": "names a file",
+    "sqlite:///:memory:": 'use "memory://"',
+    "sqlite:///a.db?mode=ro": "takes no options",
+    "memory://a/b": "a memory URL is",
+    "redis://localhost/x": "the database after the host is a number",
+    "redis://localhost:port": "the port is not a number",
+    "redis://user:se/cret@localhost": 'the port is not a number up to 65535 (a "/" in a password is written "%2F")',
+    "redis://localhost?clientname=x": 'unknown option "clientname", did you mean "client_name"?',
+    "redis://localhost?ssl_ca_certs=/x": "needs TLS",
+    "rediss://localhost?ssl_cert_reqs=maybe": "one of none, optional, required",
+    "redis://:se#cret@localhost": 'a "#" in a password is written "%23"',
+    "redis://:secret@[::1": "can't be read",
+}
+
+
+@pytest.mark.parametrize("url", GOOD)
+def test_a_good_url(url: str) -> None:
+    """It passes the check, and both kinds of its store open without I/O."""
+    assert check_url(url) is None
+    for opened in (open_store, open_async_store):
+        opened(StoreURL(url), clock=SystemClock(), timeout=0.25)
+
+
+@pytest.mark.parametrize("url", BAD, ids=repr)
+def test_a_bad_url(url: str) -> None:
+    """The message says what is wrong and shows no password; opening raises the same."""
+    message = check_url(url)
+    assert message is not None
+    assert BAD[url] in message
+    assert "cret" not in message
+    for opened in (open_store, open_async_store):
+        with pytest.raises(SettingsError) as caught:
+            opened(url, clock=SystemClock(), timeout=0.25)
+        assert message in str(caught.value)
+        assert "cret" not in str(caught.value)
+
+
+def test_a_missing_driver_names_the_extra() -> None:
+    """Without redis-py the URL is still checked, and opening says what to install."""
+    script = """
+import sys
+sys.modules["redis"] = None
+from unsticky.clock import SystemClock
+from unsticky.stores import check_url, open_store
+assert check_url("redis://localhost") is None
+open_store("sqlite:///x.db", clock=SystemClock(), timeout=1.0)
+open_store("redis://localhost", clock=SystemClock(), timeout=1.0)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "session.store: the driver is not installed: pip install 'unsticky[redis]'" in done.stderr
+
+
+def test_checking_imports_no_driver() -> None:
+    """Settings are checked at start-up without the half second that redis-py takes to import."""
+    script = """
+import sys
+from unsticky.stores import check_url
+for url in ("redis://localhost", "sqlite:///x.db", "memory://"):
+    assert check_url(url) is None
+sys.exit(" ".join({"redis", "sqlite3", "asyncio"} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stderr.strip() == ""

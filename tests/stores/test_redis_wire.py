@@ -1,0 +1,60 @@
+"""RESP as bytes: replies cut anywhere, and bytes that are no reply."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unsticky.stores.redis_wire import ErrorReply, ReplyError, ReplyParser, pack
+
+bulks = st.one_of(st.none(), st.binary(max_size=30), st.just(b"\r\n"), st.just(b"$3\r\n"))
+scalars = st.one_of(st.integers(-(2**63), 2**63 - 1), bulks)
+replies = st.lists(st.one_of(scalars, st.lists(scalars, max_size=5), st.lists(st.binary(max_size=9), max_size=9)))
+
+
+def spoken(reply: Any) -> bytes:
+    if isinstance(reply, list):
+        return b"*%d\r\n" % len(reply) + b"".join(map(spoken, reply))
+    if reply is None:
+        return b"$-1\r\n"
+    return b":%d\r\n" % reply if isinstance(reply, int) else b"$%d\r\n%b\r\n" % (len(reply), reply)
+
+
+@given(replies, st.lists(st.integers(1, 20)))
+def test_replies_cut_anywhere(expected: list[Any], cuts: list[int]) -> None:
+    """However the bytes come, the replies are the same."""
+    data = b"".join(map(spoken, expected))
+    parser, found = ReplyParser(), []
+    for size in (*cuts, len(data)):
+        found += parser.feed(data[:size])
+        data = data[size:]
+    assert found == expected
+
+
+def test_a_byte_at_a_time() -> None:
+    """Statuses and errors too; of an error only its code is kept."""
+    parser, found = ReplyParser(), []
+    for byte in b"+OK\r\n-WRONGTYPE private\r\n*0\r\n*2\r\n:1\r\n-ERR x\r\n":
+        found += parser.feed(bytes([byte]))
+    assert found[0] == b"OK"
+    assert isinstance(found[1], ErrorReply)
+    assert found[1].code == "WRONGTYPE"
+    assert found[2] == []
+    assert found[3][0] == 1
+
+
+@pytest.mark.parametrize(
+    "data", [b"HTTP/1.1\r\n", b"\r\n", b"$x\r\n", b":x\r\n", b"*x\r\n", b"*1\r\n*1\r\n", b"%1\r\n"]
+)
+def test_no_reply(data: bytes) -> None:
+    """What can't be a reply to what we ask is an error at once."""
+    with pytest.raises(ReplyError):
+        list(ReplyParser().feed(data))
+
+
+def test_pack() -> None:
+    """Words of all kinds, by their length in bytes."""
+    assert pack("SET", "é", b"\r\n", 12) == b"*4\r\n$3\r\nSET\r\n$2\r\n\xc3\xa9\r\n$2\r\n\r\n\r\n$2\r\n12\r\n"
