@@ -17,7 +17,7 @@ from .exchange import Exchange, Hop
 from .library import Library
 from .streams import Guard, OpenBody, end
 from .sync import inner_transport
-from .unobserved import GRACE, to_the_end
+from .unobserved import to_the_end
 
 
 class AsyncDriver:
@@ -90,8 +90,7 @@ class AsyncDriver:
         """The response, or None if its headers were not there in time."""
         sending = (await self._transport()).handle_async_request(hop.request)
         if self._must_not_cancel():
-            patience = GRACE if hop.seconds is None else hop.seconds
-            return await to_the_end(sending, seconds=hop.seconds, patience=patience, unwanted=_close)
+            return await to_the_end(sending, seconds=hop.seconds, unwanted=_close)
         if hop.seconds is None:
             return await sending
         response = None
@@ -109,7 +108,9 @@ class AsyncDriver:
 
     def _guards(self) -> tuple[Guard, Guard]:
         """For reading a body, and for closing it."""
-        return (_read_to_the_end, to_the_end) if self._must_not_cancel() else (_directly, _directly)
+        if _running_loop() is None:
+            return _directly, _directly
+        return (_directly if self.library.cancels_cleanly else _read_to_the_end), to_the_end
 
     async def _transport(self) -> Any:
         if self._given is not None:
