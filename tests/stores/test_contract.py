@@ -342,6 +342,7 @@ def test_a_change_that_fails_writes_nothing(store: Face, clock: FakeClock, key: 
         change(put={"a": b"2", bad: b"x", "z": b"3"}, owner="o"),
         change(put={"a": b"2"}, drop=frozenset({bad})),
         change(put={"a": b"2"}, expect={bad: None}),
+        change(put={"a": b"2"}, owner=bad),
     ):
         with pytest.raises(ValueError):
             store.update(key, wanted)

@@ -11,12 +11,14 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
 
 from support.stores import Face, face, record
+from support.tls import tls_in_front_of
 from support.valkey import Valkey, running
 from unsticky.errors import StoreError
 from unsticky.session.store import Applied, Change
@@ -453,3 +455,39 @@ def test_threads_reuse_connections(own_valkey: Valkey, key: str) -> None:
         for _ in range(100):
             store.load(key)
         assert connections(own_valkey) - before == 2  # ours, and the one that asked before
+
+
+@KINDS
+def test_tls(own_valkey: Valkey, key: str, kind: str, tmp_path: Path) -> None:
+    """Over TLS all is the same; a certificate that is not trusted, or is for another host, is a StoreError."""
+    with tls_in_front_of(own_valkey.port, tmp_path) as (port, trusted):
+        url = f"valkeys://localhost:{port}?ssl_ca_certs={trusted}"
+        with face(kind, url, CLOCK, 2.0) as store:
+            assert store.create(key, record(NOW, a=bytes(300_000)))
+            for n in range(20):
+                assert store.update(key, put(n=b"%d" % n)) is Applied.APPLIED
+            loaded = store.load(key)
+            assert loaded is not None
+            assert loaded.fields == {"a": bytes(300_000), "n": b"19"}
+            with own_valkey.client() as client:
+                client.client_kill_filter(_type="normal", skipme=True)
+            assert store.load(key) == loaded
+        for wrong in (f"rediss://localhost:{port}", url.replace("localhost", "127.0.0.1")):
+            with face(kind, wrong, CLOCK, 2.0) as store, pytest.raises(StoreError):
+                store.load(key)
+        unchecked = f"rediss://127.0.0.1:{port}?ssl_cert_reqs=none"
+        with face(kind, unchecked, CLOCK, 2.0) as store:
+            assert store.load(key) == loaded
+
+
+def test_tls_on_a_loop_closed_without_a_word(own_valkey: Valkey, key: str, tmp_path: Path) -> None:
+    """The same as without TLS: no warning, no connection left."""
+    with tls_in_front_of(own_valkey.port, tmp_path) as (port, trusted):
+        url = f"valkeys://localhost:{port}?ssl_ca_certs={trusted}"
+        store = open_async_store(url, clock=CLOCK, timeout=2.0)
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(store.load(key))
+        loop.close()
+        asyncio.run(store.load(key))
+        del loop
+        gc.collect()

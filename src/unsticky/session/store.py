@@ -16,13 +16,13 @@ class Record:
     created: float  # unix seconds
     touched: float  # unix seconds of the last throttled touch
     expires: float  # unix seconds; when the store may forget it. Whether it is still valid, policy alone judges
-    owner: str | None = None  # the user's index key
+    owner: str | None = None  # the user's index key; "" is stored as None
     generation: int = 0  # raised by a strict rotation
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What to do to an existing record: applied atomically, or not at all."""
+    """What to do to an existing record: applied atomically, or not at all. A name in `drop` and `put` is put."""
 
     generation: int  # must equal the record's
     put: Mapping[str, bytes] = field(default_factory=dict)
@@ -32,12 +32,13 @@ class Change:
     expires: float | None = None  # replaces the record's; never moves it back
     owner: str | None = None  # None: unchanged; "": no owner any more
     raise_generation: bool = False
-    # Delete the record instead, if after put and drop no field is left but those whose name starts with this prefix.
+    # Delete the record instead, if after put and drop no field is left but those whose name starts with this prefix
+    # ("": whatever is left).
     delete_if_only: str | None = None
 
 
 class Applied(Enum):
-    """What became of a Change."""
+    """What became of a Change. GONE is found before CONFLICT."""
 
     APPLIED = "applied"
     EMPTIED = "emptied"  # applied, and the record was deleted, because `delete_if_only` asked for it
@@ -48,8 +49,11 @@ class Applied(Enum):
 class Store(Protocol):
     """A store for threads. Every verb raises StoreError for system failures only, with no secret in its text.
 
+    A write that ends in StoreError was either applied whole or not at all; which one can't be known. A field name or
+    owner that UTF-8 can't hold (a lone surrogate) is a ValueError, and nothing is written.
+
     One object serves all threads of a process and survives a fork. It takes its Clock, and the deadline of one
-    operation in seconds, at construction.
+    operation in seconds, at construction. The Clock alone decides what has expired: the store's own never does.
     """
 
     def load(self, key: str) -> Record | None:
@@ -74,7 +78,10 @@ class Store(Protocol):
 
 
 class AsyncStore(Protocol):
-    """The same for event loops. One object serves several loops. Cancelling a verb never harms another caller."""
+    """The same for event loops. One object serves several loops. Cancelling a verb never harms another caller.
+
+    A write that is cancelled may still be applied.
+    """
 
     async def load(self, key: str) -> Record | None: ...
 
@@ -96,7 +103,7 @@ class ImmediateLoad(Protocol):
 
 @runtime_checkable
 class Purgeable(Protocol):
-    """Ability of a Store that does not forget by itself."""
+    """Ability of a store that does not forget by itself. `purge` blocks, of an AsyncStore too: call it in a thread."""
 
     def purge(self, limit: int = 1000) -> int:
         """Delete at most `limit` records that are past their `expires`; return how many."""

@@ -55,7 +55,7 @@ class MemoryStore:
         return record if record is not None and record.expires > self._clock.time() else None
 
     def create(self, key: str, record: Record) -> bool:
-        check_names(record.fields)
+        check_names(record.fields, [record.owner or ""])
         kept = replace(record, fields=dict(record.fields), owner=record.owner or None)
         with self._shelf.lock:
             if self.load(key) is not None:
@@ -64,7 +64,7 @@ class MemoryStore:
         return True
 
     def update(self, key: str, change: Change) -> Applied:
-        check_names(change.put, change.drop, change.expect)
+        check_names(change.put, change.drop, change.expect, [change.owner or ""])
         with self._shelf.lock:
             applied, record = merge(self._shelf.records.get(key), change, self._clock.time())
             if record is not None:
