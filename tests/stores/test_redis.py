@@ -18,7 +18,7 @@ from uuid import uuid4
 import pytest
 
 from support.stores import Face, face, record
-from support.tls import tls_in_front_of
+from support.tls_proxy import tls_in_front_of
 from support.valkey import Valkey, running
 from unsticky.errors import StoreError
 from unsticky.session.store import Applied, Change
