@@ -25,10 +25,10 @@ _LOOP_PATIENCE = 0.005  # seconds that an event loop's thread may wait for anoth
 
 _SELECT = "SELECT fields, created, touched, expires, owner, generation FROM unsticky_sessions WHERE key = ?"
 _INSERT = """INSERT INTO unsticky_sessions (key, fields, created, touched, expires, owner, generation)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (key) DO UPDATE SET fields = ?2, created = ?3, touched = ?4,
-    expires = ?5, owner = ?6, generation = ?7 WHERE unsticky_sessions.expires <= ?8"""
-_UPDATE = """UPDATE unsticky_sessions SET fields = ?2, touched = ?3, expires = ?4, owner = ?5, generation = ?6
-    WHERE key = ?1"""
+    VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO UPDATE SET fields = excluded.fields, created = excluded.created,
+    touched = excluded.touched, expires = excluded.expires, owner = excluded.owner, generation = excluded.generation
+    WHERE unsticky_sessions.expires <= ?"""
+_UPDATE = "UPDATE unsticky_sessions SET fields = ?, touched = ?, expires = ?, owner = ?, generation = ? WHERE key = ?"
 _DELETE = "DELETE FROM unsticky_sessions WHERE key = ?"
 _PURGE = """DELETE FROM unsticky_sessions WHERE key IN
     (SELECT key FROM unsticky_sessions WHERE expires <= ? ORDER BY expires LIMIT ?)"""
@@ -157,7 +157,7 @@ def _update(connection: sqlite3.Connection, key: str, change: Change, now: float
     applied, record = merge(_record(row) if row else None, change, now)
     if record is not None:
         values = (_encode(record.fields), record.touched, record.expires, record.owner, record.generation)
-        connection.execute(_UPDATE, (key, *values))
+        connection.execute(_UPDATE, (*values, key))
     elif applied is Applied.EMPTIED:
         connection.execute(_DELETE, (key,))
     return applied
