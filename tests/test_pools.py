@@ -134,15 +134,18 @@ def test_nothing_runs_without_health_checks(two: list[Upstream]) -> None:
 
 @both
 def test_close_ends_clients(library: str, two: list[Upstream]) -> None:
-    """close() closes what client() gave out, may be called twice, and starts no check again."""
+    """close() closes what client() gave out, and may be called twice; the checks begin again with another call."""
     with pools_over(library, [two[0].url], health={"path": "/"}) as found:
         client = found.client()
         assert client.get("http://catalog/").status_code == 200
         found.close()
         assert client.is_closed
         found.close()
-        found.find("http", "catalog", None)
         assert not worker.running
+        with found.client() as again:
+            assert again.get("http://catalog/").status_code == 200
+        assert worker.running
+    assert not worker.running
 
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")

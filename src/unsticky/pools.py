@@ -55,7 +55,6 @@ class Pools:
         self.settings = settings
         self._clock = clock or SystemClock()
         self._random = random
-        self._closed = False
         self._clients: WeakSet[Any] = WeakSet()
         self._begin()
         in_forked_children(self._begin)
@@ -89,13 +88,13 @@ class Pools:
     def find(self, scheme: str, host: str, port: int | None) -> Served | None:
         """Who serves this origin; None: no pool does. `port` is None when the URL names none, or the default one."""
         served = self._served.get((scheme, host, port))
-        if served is not None and self._probes is None and not self._closed:
+        if served is not None and self._probes is None:
             self._start_probes()
         return served
 
     def _start_probes(self) -> None:
         with self._lock:
-            if self._probes is None and not self._closed:
+            if self._probes is None:
                 self._probes = Probes(self._pools.values())
 
     def status(self) -> Mapping[str, tuple[EndpointStatus, ...]]:
@@ -124,9 +123,8 @@ class Pools:
         return client
 
     def close(self) -> None:
-        """End the health checks and close the clients that `client` gave out. May be called twice."""
+        """End the health checks, until the next call, and close the clients that `client` gave out. May be repeated."""
         with self._lock:
-            self._closed = True
             probes, self._probes = self._probes, None
         if probes is not None:
             probes.close()

@@ -62,7 +62,9 @@ _NAMES = frozenset(field.name for field in fields(CallOptions))
 class Exchange:
     """A call on its way: the flow, what is sent for each attempt, and how it ends."""
 
-    __slots__ = ("_attempts", "_flow", "_last", "_resends", "_served", "above", "library", "pool", "request")
+    __slots__ = (
+        "_attempts", "_flow", "_last", "_resends", "_served", "above", "headers", "host", "library", "pool", "request",
+    )  # fmt: skip
 
     def __init__(self, library: Library, served: Served, request: Any, *, above: bool) -> None:
         self.library = library
@@ -70,6 +72,8 @@ class Exchange:
         self.request = request
         self.above = above  # an instrumentation above us has a span already
         self._served = served
+        self.headers: list[tuple[bytes, bytes]] = request.headers.raw
+        self.host = self._kept_host()
         self._attempts = 0
         self._resends = request.extensions.get(_RESEND, 0)
         self._last: Outcome | None = None
@@ -85,6 +89,12 @@ class Exchange:
             deadline=None if timeout is None else self.pool.clock.monotonic() + timeout,
             retry=options.retry,
         )
+
+    def _kept_host(self) -> str | None:
+        """The Host header as it came, where it is sent on: by the pool's rule, or because the caller chose it."""
+        request = self.request
+        host = next((value for name, value in self.headers if name.lower() == b"host"), b"")
+        return host.decode("latin-1") if self._served.preserve or host != request.url.netloc else None
 
     def _key(self, given: str | None) -> int | None:
         if self._served.keys is None:
@@ -117,11 +127,6 @@ class Exchange:
         request.extensions[_RESEND] = self._resends + self._attempts
         return Hop(self, attempt, resend)
 
-    def preserves_host(self) -> bool:
-        """The pool's rule; a Host header that the caller gave on purpose is kept in any case."""
-        request = self.request
-        return self._served.preserve or request.headers.get("host", "").encode() != request.url.netloc
-
     def end(self, end: Outcome | RoutingError) -> Outcome:
         """The outcome with the response, or raise what the caller shall see."""
         last = self._last
@@ -151,10 +156,10 @@ class Hop:
         self.seconds = None if deadline is None else max(deadline - now, 0.001)  # until headers must be there
         library, request = exchange.library, exchange.request
         url, text = _hop_url(library.module.URL, attempt.endpoint.url, request.url.raw_path)
-        preserve = exchange.preserves_host()
-        host = request.headers.get("host", "") if preserve else attempt.endpoint.url.partition("://")[2]
+        kept = exchange.host
+        host = attempt.endpoint.url.partition("://")[2] if kept is None else kept
         self.span = otel.start_attempt(
-            otel.Traced(exchange.pool.name, request.method, str(request.url) if preserve else text, host, resend),
+            otel.Traced(exchange.pool.name, request.method, text if kept is None else str(request.url), host, resend),
             attempt.endpoint,
             exchange.pool.clock,
             above=exchange.above,
@@ -162,9 +167,9 @@ class Hop:
         self.request = library.module.Request(
             request.method,
             url,
-            headers=_headers(request.headers.raw, host, self.span.headers()),
+            headers=_headers(exchange.headers, host, self.span.headers()),
             stream=request.stream,
-            extensions=self._extensions(request, host if preserve else None),
+            extensions=self._extensions(request, kept),
         )
 
     def _extensions(self, request: Any, host: str | None) -> dict[str, Any]:
@@ -188,7 +193,7 @@ class Hop:
         return Outcome(
             self._attempt,
             status=response.status_code,
-            retry_after=response.headers.get("retry-after"),
+            retry_after=response.headers.get("retry-after") if response.status_code >= 400 else None,
             response=response,
         )
 
