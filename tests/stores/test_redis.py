@@ -129,6 +129,23 @@ def test_a_refused_command_shows_nothing(valkey: Valkey, kind: str) -> None:
 
 
 @KINDS
+def test_a_server_without_memory(own_valkey: Valkey, key: str, kind: str) -> None:
+    """Writes that need memory are refused whole; reading and deleting go on."""
+    kept = record(NOW, a=b"1", b=b"2")
+    with face(kind, own_valkey.url, CLOCK, TIMEOUT) as store, own_valkey.client() as client:
+        store.create(key, kept)
+        client.config_set("maxmemory", "1")
+        change = Change(generation=0, put={"a": b"x"}, drop=frozenset({"b"}), raise_generation=True, owner="o")
+        for verb in (lambda: store.update(key, change), lambda: store.create(f"{key}2", kept)):
+            with pytest.raises(StoreError, match=r"\(OOM\)"):
+                verb()
+        assert store.load(key) == kept
+        assert store.load(f"{key}2") is None
+        store.delete(key)
+        assert store.load(key) is None
+
+
+@KINDS
 def test_a_password(key: str, kind: str) -> None:
     """The right one works; a wrong or missing one is a StoreError that shows neither."""
     with running() as server:

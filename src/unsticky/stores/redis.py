@@ -33,7 +33,7 @@ _LONGEST = 10**14  # milliseconds, 3,000 years: what is later would overflow the
 _CREATE = """
 local expires = redis.call('HGET', KEYS[1], 'e')
 if expires and tonumber(expires) > tonumber(ARGV[1]) then return 0 end
-redis.call('DEL', KEYS[1])
+if redis.call('EXISTS', KEYS[1]) == 1 then redis.call('DEL', KEYS[1]) end
 for i = 4, #ARGV, 4000 do redis.call('HSET', KEYS[1], unpack(ARGV, i, math.min(i + 3999, #ARGV))) end
 redis.call('PEXPIRE', KEYS[1], ARGV[3])
 return 1
@@ -68,6 +68,7 @@ if ARGV[8] ~= '' then
     return 2
   end
 end
+-- HSET before HDEL: a server without memory refuses it, but only as a script's first write.
 for i = at, #ARGV, 4000 do redis.call('HSET', key, unpack(ARGV, i, math.min(i + 3999, #ARGV))) end
 for i = drops, at - 1, 4000 do redis.call('HDEL', key, unpack(ARGV, i, math.min(i + 3999, at - 1))) end
 if ARGV[3] ~= '0' then redis.call('HINCRBY', key, 'g', ARGV[3]) end
