@@ -106,7 +106,7 @@ def test_failures_name_their_exception(library: str, driver: str, otlp: Telemetr
     """error.type is the full name of the library's exception."""
     two[1].pause()
     urls = [{"url": f"http://127.0.0.1:{closed_port()}"}, {"url": two[1].url, "priority": 1}]
-    retry = {**NOWAIT, "attempts": 2, "attempt_timeout": "50ms"}
+    retry = {**NOWAIT, "attempts": 2, "attempt_timeout": "300ms"}
     with pools_over(library, urls, retry=retry) as pools, pytest.raises(LIBRARIES[library].TimeoutException):
         get(pools, driver, "http://catalog/")
     spans = otlp.spans()

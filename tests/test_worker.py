@@ -194,7 +194,7 @@ def test_the_interpreter_ends_with_tasks_running() -> None:
         "import asyncio, unsticky.worker as w\n"
         "async def tick(): await asyncio.sleep(0)\n"
         "w.worker.every(0.001, tick)\n"
-        "w.worker.submit(tick()).result(5)\n"
+        "w.worker.submit(asyncio.to_thread(len, ())).result(5)\n"
     )
     done = subprocess.run([sys.executable, "-X", "dev", "-c", code], capture_output=True, timeout=20, check=True)
     assert done.stderr == b""

@@ -160,7 +160,6 @@ class Worker:
 
     def _start(self) -> asyncio.AbstractEventLoop:
         loop = asyncio.new_event_loop()
-        loop.set_default_executor(ThreadPoolExecutor(_BLOCKING_THREADS, thread_name_prefix="unsticky-blocking"))
         self._thread = Thread(target=_run, args=(loop,), name="unsticky-worker", daemon=True)
         self._thread.start()
         atexit.register(self.close)
@@ -203,10 +202,13 @@ os.register_at_fork(after_in_child=_forget_parents)
 
 def _run(loop: asyncio.AbstractEventLoop) -> None:
     asyncio.set_event_loop(loop)
+    blocking = ThreadPoolExecutor(_BLOCKING_THREADS, thread_name_prefix="unsticky-blocking")
+    loop.set_default_executor(blocking)
     try:
         loop.run_forever()
         loop.run_until_complete(_wind_down())
     finally:
+        blocking.shutdown()  # the loop's own way starts a thread, which an interpreter that ends refuses
         loop.close()
 
 
@@ -216,9 +218,7 @@ async def _wind_down() -> None:
         task.cancel()
     if tasks:
         await asyncio.wait(tasks, timeout=_PATIENCE)
-    loop = asyncio.get_running_loop()
-    await loop.shutdown_asyncgens()
-    await loop.shutdown_default_executor()
+    await asyncio.get_running_loop().shutdown_asyncgens()
 
 
 def _in(loop: asyncio.AbstractEventLoop) -> bool:

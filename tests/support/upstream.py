@@ -47,8 +47,8 @@ class Upstream:
     def behave(self, mode: str, **options: Any) -> None:
         """How to answer from now on.
 
-        "echo"; "status" (status=, headers=); "garbage"; "truncated"; "slow" (seconds= between 10 chunks);
-        "hang" (never answers); "drop" (closes without an answer); "redirect" (to=).
+        "echo"; "status" (status=, headers=); "garbage"; "truncated"; "slow" (seconds= before each
+        of chunks=10 chunks of 10 bytes); "hang" (never answers); "drop" (closes without an answer); "redirect" (to=).
         `times=` limits it to that many requests; `delay=` seconds come before any answer.
         """
         self._control("POST", {"mode": mode, **options})
@@ -225,8 +225,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = True
 
     def answer_slow(self, behaviour: dict[str, Any], body: bytes) -> None:
-        self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n")
-        for _ in range(10):
+        chunks = behaviour.get("chunks", 10)
+        self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (chunks * 10))
+        for _ in range(chunks):
             self.wfile.flush()
             time.sleep(behaviour["seconds"])
             self.wfile.write(b"x" * 10)
