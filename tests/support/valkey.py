@@ -33,6 +33,11 @@ class Valkey:
         with redis.Redis(port=self.port, **options) as client:
             yield client
 
+    def connections(self) -> int:
+        """How many clients have connected since it started, but for the one that asks."""
+        with self.client() as client:
+            return int(client.info("stats")["total_connections_received"]) - 1
+
     def kill(self) -> None:
         """SIGKILL, as a crash."""
         os.kill(self.pid, signal.SIGKILL)
