@@ -177,7 +177,6 @@ def clean_environment(collector: str) -> dict[str, str]:
         "NO_PROXY": "127.0.0.1",
         "OTEL_EXPORTER_OTLP_ENDPOINT": collector,
         "OTEL_BSP_SCHEDULE_DELAY": f"{EXPORT_SECONDS * 1000:.0f}",
-        "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONUNBUFFERED": "1",
     }
 
