@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import threading
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import httpx
@@ -16,6 +18,7 @@ from support.pools import LIBRARIES, both, in_flight, pools_over
 from support.upstream import Upstream, closed_port, upstream, upstreams
 from support.waiting import eventually
 from unsticky import errors
+from unsticky.context import RequestState, current
 from unsticky.httpx import PoolTransport
 
 NOWAIT = {"backoff": 0}
@@ -406,6 +409,55 @@ def test_hash_keys(library: str, three: list[Upstream]) -> None:
     for found in (by_tenant, by_query, by_call):
         assert all(len(one) == 1 for one in found)
         assert len(set.union(*found)) == 3
+
+
+@both
+def test_hash_keys_of_the_inbound_request(library: str, three: list[Upstream]) -> None:
+    """The session, a cookie or a header of the request that is being served decides, and no other."""
+    urls = [one.url for one in three]
+    for on in ("cookie:user", "inbound-header:x-user", "session"):
+        with (
+            pools_over(library, urls, balancer="ring_hash", hash={"on": [on]}) as pools,
+            pools.client() as client,
+        ):
+
+            def ports(client: Any = client) -> set[int]:
+                return {client.get("http://catalog/").json()["port"] for _ in range(4)}
+
+            found = []
+            for n in range(12):
+                user = f"u{n}"
+                state = RequestState(
+                    cookies={"user": user}, header={"x-user": user}.get, session_key=partial(str, user)
+                )
+                token = current.set(state)
+                found.append(ports())
+                current.reset(token)
+            assert all(len(one) == 1 for one in found)
+            assert len(set.union(*found)) == 3
+            assert len(set.union(*(ports() for _ in range(10)))) == 3  # no request is served: anywhere
+
+
+@both
+def test_an_interrupted_call_gives_all_back(library: str, three: list[Upstream]) -> None:
+    """Ctrl-C in the middle of a call, or of a body, leaves no lease and no connection."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        with pools_over(library, [three[0].url]) as pools, pools.client() as client:
+            for options in ({"mode": "hang"}, {"mode": "slow", "seconds": 5}):
+                three[0].behave(**options)
+                signal.setitimer(signal.ITIMER_REAL, 0.1)
+                with pytest.raises(KeyboardInterrupt):
+                    client.get("http://catalog/")
+                assert in_flight(pools) == 0
+            assert not client._transport._bodies.open
+            assert not client._transport._inner._pool._requests
+    finally:
+        signal.signal(signal.SIGALRM, before)
 
 
 @both

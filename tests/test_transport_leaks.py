@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator
 from random import Random
 from typing import Any
 
+import anyio
 import pytest
 
 from support.pools import both, in_flight, pools_over
@@ -153,6 +154,36 @@ def test_2000_calls_cancelled_at_random_moments(library: str, options: dict[str,
     with pools_over(library, [one.url for one in two], **options) as pools:
         asyncio.run(main())
     eventually(lambda: sum(one.seen()["connections"] for one in two) == 0)
+
+
+@both
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_calls_cancelled_by_scopes(library: str, backend: str, two: list[Upstream]) -> None:
+    """Cancel scopes, which cancel again and again until they are left, leave nothing behind either."""
+    two[0].behave("echo", delay=0.005)
+    two[1].behave("slow", seconds=0.002)
+    random = Random(7)
+
+    async def main() -> None:
+        async with pools.async_client() as client:
+            gate = anyio.Semaphore(20)
+
+            async def call() -> None:
+                async with gate:
+                    with anyio.move_on_after(random.random() * 0.05):
+                        await client.request(random.choice(["GET", "PUT", "POST"]), "http://catalog/")
+
+            async with anyio.create_task_group() as group:
+                for _ in range(400):
+                    group.start_soon(call)
+            transport: Any = client._transport
+            ((inner, _),) = transport._inner.values()
+            with anyio.fail_after(20):
+                while busy(inner) or in_flight(pools) or transport._open:  # noqa: ASYNC110 - left tasks have no event
+                    await anyio.sleep(0.005)
+
+    with pools_over(library, [one.url for one in two]) as pools:
+        anyio.run(main, backend=backend)
 
 
 @both
