@@ -242,6 +242,21 @@ def test_all_endpoints_down(library: str) -> None:
 
 
 @both
+def test_an_empty_pool(library: str) -> None:
+    """Where there is no endpoint nothing is sent, and the error is a ConnectError."""
+    with pools_over(library, ["http://a:1"]) as pools, pools.client() as client:
+        served = pools.find("http", "catalog", None)
+        assert served is not None
+        with served.pool.lock:
+            served.pool.replace(())
+        with pytest.raises(errors.NoHealthyEndpoint) as caught:
+            client.get("http://catalog/")
+        assert isinstance(caught.value, LIBRARIES[library].ConnectError)
+        assert (caught.value.pool, caught.value.attempts) == ("catalog", ())
+        assert caught.value.request.url == "http://catalog/"
+
+
+@both
 def test_all_attempts_broken(library: str, three: list[Upstream]) -> None:
     """The error is a TransportError, and no ConnectError, when the last attempt did connect."""
     for one in three:

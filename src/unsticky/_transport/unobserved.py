@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -24,7 +25,9 @@ async def to_the_end(
     When they pass, or the caller is cancelled, the coroutine goes on by itself for `patience` seconds, and is cancelled
     then: once, and by nobody else. A result that comes in spite of all is given to `unwanted`.
     """
-    task = asyncio.ensure_future(coroutine)
+    task = _started(coroutine)
+    if task.done():
+        return task.result()
     try:
         await asyncio.wait((task,), timeout=seconds)
     except asyncio.CancelledError:
@@ -34,6 +37,12 @@ async def to_the_end(
         return task.result()
     _abandon(_finish(task, patience, unwanted))
     return None
+
+
+def _started(coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    if sys.version_info >= (3, 12):  # what need not wait, such as most closing, is done at once
+        return asyncio.Task(coroutine, loop=asyncio.get_running_loop(), eager_start=True)
+    return asyncio.ensure_future(coroutine)
 
 
 def _abandon(finish: Coroutine[Any, Any, None]) -> None:
