@@ -1,0 +1,1 @@
+"""What others can see of us: one file per kind of telemetry."""
