@@ -184,11 +184,11 @@ def test_hash_keys(library: str, three: list[Upstream]) -> None:
     with pools_over(library, [one.url for one in three], **options) as pools, pools.client() as client:
 
         def ports(**kwargs: Any) -> set[int]:
-            return {client.get("http://catalog/", **kwargs).json()["port"] for _ in range(4)}
+            return {client.get("http://catalog/", **kwargs).json()["port"] for _ in range(2)}
 
-        by_tenant = [ports(headers={"X-Tenant": str(n)}) for n in range(12)]
-        by_query = [ports(params={"t": n}) for n in range(12)]
-        by_call = [ports(extensions={"unsticky": {"hash_key": f"u{n}"}}) for n in range(12)]
+        by_tenant = [ports(headers={"X-Tenant": str(n)}) for n in range(40)]
+        by_query = [ports(params={"t": n}) for n in range(40)]
+        by_call = [ports(extensions={"unsticky": {"hash_key": f"u{n}"}}) for n in range(40)]
     for found in (by_tenant, by_query, by_call):
         assert all(len(one) == 1 for one in found)
         assert len(set.union(*found)) == 3
@@ -205,10 +205,10 @@ def test_hash_keys_of_the_inbound_request(library: str, three: list[Upstream]) -
         ):
 
             def ports(client: Any = client) -> set[int]:
-                return {client.get("http://catalog/").json()["port"] for _ in range(4)}
+                return {client.get("http://catalog/").json()["port"] for _ in range(2)}
 
             found = []
-            for n in range(12):
+            for n in range(40):
                 user = f"u{n}"
                 state = RequestState(
                     cookies={"user": user}, header={"x-user": user}.get, session_key=partial(str, user)
@@ -218,7 +218,7 @@ def test_hash_keys_of_the_inbound_request(library: str, three: list[Upstream]) -
                 current.reset(token)
             assert all(len(one) == 1 for one in found)
             assert len(set.union(*found)) == 3
-            assert len(set.union(*(ports() for _ in range(10)))) == 3  # no request is served: anywhere
+            assert len(set.union(*(ports() for _ in range(20)))) == 3  # no request is served: anywhere
 
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
