@@ -15,7 +15,7 @@ from flask import Flask, session, stream_with_context
 from markupsafe import Markup
 
 from support.counting import CountingStore
-from unsticky.errors import SettingsError
+from unsticky.errors import SessionHeadersSent, SettingsError
 from unsticky.flask import SessionInterface, Unsticky
 
 
@@ -253,19 +253,24 @@ def test_a_value_that_cannot_be_kept_names_its_place(app: Flask) -> None:
         app.test_client().get("/bad")
 
 
-def test_a_streamed_response_reads_the_session(app: Flask) -> None:
-    """With Flask's own stream_with_context."""
+def test_a_streamed_response_reads_and_writes_the_session(app: Flask) -> None:
+    """With Flask's own stream_with_context; a session that would begin there is refused."""
 
     @app.get("/stream")
     def stream() -> Any:
         def body() -> Iterator[str]:
-            yield str(session["user"])
+            session["streamed"] = session.get("streamed", 0) + 1
+            yield str(session["streamed"])
 
         return stream_with_context(body()), 200
 
     client = app.test_client()
+    with pytest.raises(SessionHeadersSent):
+        client.get("/stream")
     client.get("/write/user")
-    assert client.get("/stream").text == "1"
+    # Buffered: the test client closes the response at once, as a server does.
+    assert [client.get("/stream", buffered=True).text for _ in range(2)] == ["1", "2"]
+    assert client.get("/read").json == {"user": 1, "streamed": 2}
 
 
 def test_wrong_settings_stop_the_app_at_start_up() -> None:

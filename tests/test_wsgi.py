@@ -26,9 +26,16 @@ def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]
     start_response("200 OK", [("Content-Type", "text/plain")])
     if path == "/state":
         return _states()
+    if path == "/stream":
+        return _stream(session)
     if path == "/file":
         return environ["wsgi.file_wrapper"](BytesIO(b"file"))
     return [str(session.get("n")).encode() if path != "/plain" else b"plain"]
+
+
+def _stream(session: Any) -> Iterator[bytes]:
+    yield b"streamed"
+    session["n"] = 100
 
 
 def _states() -> Iterator[bytes]:
@@ -82,6 +89,14 @@ def test_session(app: UnstickyMiddleware) -> None:
     assert (status, body, headers["Vary"], headers["Cache-Control"]) == ("200 OK", b"2", "Cookie", "no-store")
     assert "expires=Thu, 01 Jan 1970" in client.get("/clear")[1]["Set-Cookie"]
     assert client.get("/read")[2] == b"None"
+
+
+def test_a_streamed_body_still_writes(app: UnstickyMiddleware) -> None:
+    """Committed when the server closes the body."""
+    client = Client(app)
+    client.get("/write")
+    assert client.get("/stream")[2] == b"streamed"
+    assert client.get("/read")[2] == b"100"
 
 
 def test_an_untouched_session_costs_nothing(app: UnstickyMiddleware) -> None:

@@ -78,15 +78,23 @@ class SessionInterface(flask.sessions.SessionInterface):
 
     def save_session(self, app: Flask, session: flask.sessions.SessionMixin, response: Response) -> None:
         """Commit, and tell the client. A store that is away turns the response into 503."""
-        if not isinstance(session, FlaskSession) or not session.accessed:
+        if not isinstance(session, FlaskSession):
             return
+        if session.accessed and not self._commit(app, session, response):
+            return
+        session.seal()
+        if response.is_streamed:
+            response.call_on_close(lambda: self.sessions.commit_late(session))
+
+    def _commit(self, app: Flask, session: FlaskSession, response: Response) -> bool:
         try:
             committed = self.sessions.commit(session)
         except errors.SessionUnavailable as error:
             _answer_unavailable(response, error)
-            return
+            return False
         response.vary.add("Cookie")
         self._tell_client(app, session, committed, response)
+        return True
 
     def _tell_client(self, app: Flask, session: FlaskSession, committed: Committed, response: Response) -> None:
         attributes = self._attributes(app)

@@ -25,6 +25,7 @@ log = logging.getLogger("unsticky.session")
 S = TypeVar("S", bound=Session)
 
 _UNUSED = Committed(Cookie.KEEP)
+_LATE = "A change that was made to a session after the response's headers were sent is lost."
 
 
 class Sessions:
@@ -110,6 +111,20 @@ class Sessions:
         except StoreError as error:
             raise _unavailable("commit", error) from error
         return _reported(step, started)
+
+    def commit_late(self, session: Session) -> None:
+        """Write what was changed after the headers were sent. An outage is logged: nobody can be told any more."""
+        try:
+            self.commit(session)
+        except SessionUnavailable:
+            log.error(_LATE)
+
+    async def commit_late_async(self, session: Session) -> None:
+        """As `commit_late`, on an event loop."""
+        try:
+            await self.commit_async(session)
+        except SessionUnavailable:
+            log.error(_LATE)
 
     def _apply(self, operation: Create | Update | Delete) -> Any:
         match operation:

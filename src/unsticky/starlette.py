@@ -11,7 +11,6 @@ Those who want the session alone change one import: `SessionMiddleware` takes St
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable
 from functools import cached_property
 from typing import Any, Literal
@@ -32,8 +31,6 @@ from .sessions import Sessions
 from .settings import Settings, Source
 
 __all__ = ["Session", "SessionMiddleware", "UnstickyMiddleware"]
-
-log = logging.getLogger("unsticky.session")
 
 UNAVAILABLE_BODY = b"The service is not available for the moment. Please try again.\n"
 TWO_WEEKS = 14 * 24 * 60 * 60  # seconds
@@ -218,12 +215,8 @@ class _Response:
 
     async def finish(self) -> None:
         """What a streamed body or a WebSocket changed in an existing session is written too."""
-        if not self.started or self._replaced:
-            return
-        try:
-            await self._host.sessions.commit_async(self._session)
-        except SessionUnavailable:
-            log.error("A change of a session made after the response's headers were sent is lost.")
+        if self.started and not self._replaced:
+            await self._host.sessions.commit_late_async(self._session)
 
     async def answer_unavailable(self, error: SessionUnavailable) -> None:
         self.started = self._replaced = True

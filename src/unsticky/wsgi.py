@@ -56,9 +56,18 @@ class InContext:
         context = copy_context()
         context.run(current.set, _request_state(environ))
         body = context.run(self.app, environ, start_response)
-        if isinstance(body, (list, tuple, environ.get("wsgi.file_wrapper", ()))):
-            return body  # nothing of the app runs in it, and servers want to recognise their own file wrapper
-        return _Body(body, context)
+        return body if _is_ready(body, environ) else _Body(body, context)
+
+
+def _is_ready(body: Iterable[bytes], environ: WSGIEnvironment) -> bool:
+    """Nothing of the app runs in it; and servers want to recognise their own file wrapper."""
+    return isinstance(body, (list, tuple, environ.get("wsgi.file_wrapper", ())))
+
+
+def _close(body: Iterable[bytes]) -> None:
+    close = getattr(body, "close", None)
+    if close is not None:
+        close()
 
 
 class _Body:
@@ -76,9 +85,7 @@ class _Body:
         return self._context.run(self._next)
 
     def close(self) -> None:
-        close = getattr(self._body, "close", None)
-        if close is not None:
-            self._context.run(close)
+        self._context.run(_close, self._body)
 
 
 def _request_state(environ: WSGIEnvironment) -> RequestState:
@@ -108,7 +115,7 @@ class _WithSession:
             body = self._app(environ, response.start)
         except SessionUnavailable as error:
             return response.unavailable(error)
-        return response.body(body)
+        return response.body(body, environ)
 
 
 def tell_session_key(session: Session) -> None:
@@ -136,21 +143,38 @@ class _Response:
         except SessionUnavailable as error:
             self._failed = True
             return self._start_response(*_unavailable_head(error))
+        self._session.seal()
         cookie = set_cookie(committed, unsticky.cookie, unsticky.sessions.signer)
         return self._start_response(status, with_session_headers(headers, cookie, accessed=self._session.accessed))
 
-    def body(self, body: Iterable[bytes]) -> Iterable[bytes]:
+    def body(self, body: Iterable[bytes], environ: WSGIEnvironment) -> Iterable[bytes]:
         """The app's body, unless the commit failed and 503 was answered."""
         if not self._failed:
-            return body
-        close = getattr(body, "close", None)
-        if close is not None:
-            close()
+            return body if _is_ready(body, environ) else _CommitAtClose(body, self._session, self._unsticky.sessions)
+        _close(body)
         return [UNAVAILABLE_BODY]
 
     def unavailable(self, error: SessionUnavailable) -> list[bytes]:
         self._start_response(*_unavailable_head(error))
         return [UNAVAILABLE_BODY]
+
+
+class _CommitAtClose:
+    """What a streamed body changed in an existing session is written too."""
+
+    def __init__(self, body: Iterable[bytes], session: Session, sessions: Sessions) -> None:
+        self._body = body
+        self._session = session
+        self._sessions = sessions
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._body)
+
+    def close(self) -> None:
+        try:
+            _close(self._body)
+        finally:
+            self._sessions.commit_late(self._session)
 
 
 def _unavailable_head(error: SessionUnavailable) -> tuple[str, Headers]:
