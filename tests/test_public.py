@@ -98,7 +98,7 @@ def test_every_extra_of_the_design_exists() -> None:
     wanted = {"flask", "starlette", "httpx2", "requests", "aiohttp", "redis", "postgres", "memcached", "crypto", "otel"}
     assert wanted | {"dns", "test"} == set(extras)
     core = {requirement.split(">")[0].split("<")[0] for requirement in PROJECT["dependencies"]}
-    assert core == {"msgspec", "httpx", "sniffio", "opentelemetry-api", "cachetools", "itsdangerous", "xxhash"}
+    assert core == {"msgspec", "httpx", "sniffio", "opentelemetry-api", "itsdangerous", "xxhash"}
 
 
 def test_no_pickle_and_no_star_import() -> None:
