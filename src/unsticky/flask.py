@@ -12,7 +12,7 @@ from __future__ import annotations
 import atexit
 import weakref
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import flask.sessions
@@ -170,11 +170,17 @@ class AppState:
         self.settings = settings
         self.sessions = interface.sessions
         self.pools = Pools(settings)
-        self.client = self.pools.client()
+
+    @cached_property
+    def client(self) -> Any:
+        """The client over the pools: an httpx.Client, or httpx2.Client where the settings say so."""
+        return self.pools.client()
 
     def close(self) -> None:
         """Close the client, the pools and the store. They open again when they are used."""
-        self.client.close()
+        client = self.__dict__.pop("client", None)
+        if client is not None:
+            client.close()
         self.pools.close()
         self.sessions.close()
 
