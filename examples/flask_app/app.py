@@ -43,8 +43,8 @@ def add() -> ResponseReturnValue:
 
 @app.post("/login")
 def login() -> ResponseReturnValue:
-    """A new token for the same session, so that one planted before the login is worth nothing after it."""
-    cast(FlaskSession, session).rotate()
+    """The owner changes, so the session gets a new token: one planted before the login is worth nothing after it."""
+    cast(FlaskSession, session).owner = request.form["user"]
     session["user"] = request.form["user"]
     flash(f"Welcome, {session['user']}.")
     return redirect(url_for("shop"), 303)

@@ -43,9 +43,9 @@ async def add(request: Request) -> Response:
 
 
 async def login(request: Request) -> Response:
-    """A new token for the same session, so that one planted before the login is worth nothing after it."""
-    cast(Session, request.session).rotate()
-    request.session["user"] = (await form(request))["user"]
+    """The owner changes, so the session gets a new token: one planted before the login is worth nothing after it."""
+    user = (await form(request))["user"]
+    request.session["user"] = cast(Session, request.session).owner = user
     return to_shop(request, f"Welcome, {request.session['user']}.")
 
 
