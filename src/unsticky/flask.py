@@ -71,8 +71,11 @@ class SessionInterface(flask.sessions.SessionInterface):
         """No store is asked yet. None without a secret key, as Flask has it."""
         if not app.secret_key:
             return None
-        token = _signer(app).choose(request.cookies.getlist(self.get_cookie_name(app)))
-        session = self.sessions.bind(token, FlaskSession, lifetime=self._lifetime(app))
+
+        def presented() -> Token | None:
+            return _signer(app).choose(request.cookies.getlist(self.get_cookie_name(app)))
+
+        session = self.sessions.bind(presented, FlaskSession, lifetime=self._lifetime(app))
         wsgi.tell_session_key(session)
         return session
 

@@ -14,9 +14,9 @@ from .errors import SessionUnavailable, StoreError
 from .session.commit import Commit, Committed, Cookie, Create, Delete, Update, commit
 from .session.options import SessionOptions
 from .session.policy import Lifetime
-from .session.session import Binding, Loader, Session
+from .session.session import Binding, Loader, Presented, Session
 from .session.store import AsyncStore, ImmediateLoad, Record
-from .session.token import Token, TokenSigner
+from .session.token import TokenSigner
 from .stores import open_async_store, open_store
 from .telemetry import otel
 
@@ -55,26 +55,34 @@ class Sessions:
         """The store for event loops."""
         return open_async_store(self.options.store, clock=self.clock, timeout=self.options.store_timeout)
 
-    def bind(self, token: Token | None, make: type[S], *, lifetime: Lifetime | None = None) -> S:
-        """The session of a request in a thread. It asks the store at its first use."""
-        return make.bound(self._binding(token, _observed(self.store.load), lifetime))
+    def bind(self, presented: Presented, make: type[S], *, lifetime: Lifetime | None = None) -> S:
+        """The session of a request in a thread. It reads the token and asks the store at its first use."""
+        return make.bound(self._binding(presented, self._load, lifetime))
 
-    async def bind_async(self, token: Token | None, make: type[S]) -> S:
+    async def bind_async(self, presented: Presented, make: type[S]) -> S:
         """The session of a request on an event loop.
 
         `request.session` can't wait, so a store across the network is asked now, if there is a token at all; one
         that answers at once (SQLite) is asked at first use.
         """
-        store = self.async_store
-        if token is None:
-            return make.bound(self._binding(None, _nothing))
-        if isinstance(store, ImmediateLoad):
-            return make.bound(self._binding(token, _observed(store.load_now)))
-        return make.bound(self._binding(token, await _fetched(store, token.key)))
+        if self._load_now is not None:
+            return make.bound(self._binding(presented, self._load_now))
+        token = presented()
+        load = _nothing if token is None else await _fetched(self.async_store, token.key)
+        return make.bound(self._binding(lambda: token, load))
 
-    def _binding(self, token: Token | None, load: Loader, lifetime: Lifetime | None = None) -> Binding:
+    @cached_property
+    def _load(self) -> Loader:
+        return _observed(lambda key: self.store.load(key))
+
+    @cached_property
+    def _load_now(self) -> Loader | None:
+        store = self.async_store
+        return _observed(store.load_now) if isinstance(store, ImmediateLoad) else None
+
+    def _binding(self, presented: Presented, load: Loader, lifetime: Lifetime | None = None) -> Binding:
         return Binding(
-            token=token,
+            presented=presented,
             loader=load,
             lifetime=lifetime or self.lifetime,
             now=self.clock.time,

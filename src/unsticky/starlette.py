@@ -27,6 +27,7 @@ from .scalars import StoreURL
 from .session.cookie import CookieFormat, InboundCookies, cookie_values, set_cookie, with_session_headers
 from .session.options import SessionOptions
 from .session.session import Session
+from .session.token import Token
 from .sessions import Sessions
 from .settings import Settings, Source
 
@@ -161,8 +162,10 @@ class _WithSession:
             await self.app(scope, receive, _closing(send, self._close))
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        token = self.sessions.signer.choose(cookie_values(_cookie_headers(scope), self.form.name))
-        session = await self.sessions.bind_async(token, Session)
+        def presented() -> Token | None:
+            return self.sessions.signer.choose(cookie_values(_cookie_headers(scope), self.form.name))
+
+        session = await self.sessions.bind_async(presented, Session)
         scope["session"] = session
         current.set(_request_state(scope, session))
         response = _Response(self, session, send)

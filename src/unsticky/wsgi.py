@@ -12,6 +12,7 @@ from .errors import SessionUnavailable
 from .pools import Pools
 from .session.cookie import CookieFormat, Headers, InboundCookies, cookie_values, set_cookie, with_session_headers
 from .session.session import Session
+from .session.token import Token
 from .sessions import Sessions
 from .settings import Source
 
@@ -105,8 +106,12 @@ class _WithSession:
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         unsticky = self._unsticky
-        values = cookie_values([environ.get("HTTP_COOKIE", "")], unsticky.cookie.name)
-        session = unsticky.sessions.bind(unsticky.sessions.signer.choose(values), Session)
+
+        def presented() -> Token | None:
+            values = cookie_values([environ.get("HTTP_COOKIE", "")], unsticky.cookie.name)
+            return unsticky.sessions.signer.choose(values)
+
+        session = unsticky.sessions.bind(presented, Session)
         environ["unsticky.session"] = session
         environ["unsticky.client"] = unsticky.client
         tell_session_key(session)

@@ -22,7 +22,8 @@ class Browser:
 
     def arrive(self) -> Session:
         """A request comes in."""
-        return self.sessions.bind(self.token, Session)
+        token = self.token
+        return self.sessions.bind(lambda: token, Session)
 
     def leave(self, session: Session) -> Committed:
         """Its response goes out."""

@@ -47,6 +47,18 @@ class _Refused(TypeError):
     """A refusal of ours: its message shows no value."""
 
 
+def is_plainly(value: object, data: bytes) -> bool:
+    """Is `data` the encoding of `value`, and `value` free of types that need a tag? Quick: no walk in Python.
+
+    False is no answer: `encode` and compare then. A tuple counts as a list here, so ask only for a value that was
+    decoded from `data`, and may have been changed inside.
+    """
+    try:
+        return _encode(value) == data
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        return False
+
+
 def decode(data: bytes) -> Any:
     """The value that `encode` was given. Raises ValueError for bytes that it can't have made."""
     try:

@@ -102,6 +102,8 @@ def _update(session: Session, binding: Binding) -> Commit:
     assert token is not None
     now = binding.now()
     put, drop = _field_changes(session, binding, record)
+    if binding.closed and not (put or drop):
+        return Committed(Cookie.KEEP)  # the second commit, after the body
     rotated = binding.rotated_token() if binding.rotation else None
     strict = binding.rotation == "strict"
     put_proofs, drop_proofs = proof_changes(record, token, binding.lifetime, now, rotated=rotated, strict=strict)
@@ -168,7 +170,7 @@ def _field_changes(session: Session, binding: Binding, record: Record) -> tuple[
     put = {}
     for name, value in dict.items(session):
         loaded = record.fields.get(name)
-        if loaded is not None and type(value) in codec.SCALARS and binding.values.get(name, _ABSENT) is value:
+        if loaded is not None and binding.values.get(name, _ABSENT) is value and _is_as_loaded(value, loaded):
             continue
         data = codec.encode(value, f"session[{name!r}]")
         if data != loaded and (loaded is None or data != _encoded_again(loaded)):
@@ -176,6 +178,11 @@ def _field_changes(session: Session, binding: Binding, record: Record) -> tuple[
     present = dict.keys(session) | binding.undecodable
     drop = frozenset(name for name in record.fields if name not in present and not name.startswith(PROOF))
     return put, drop
+
+
+def _is_as_loaded(value: object, loaded: bytes) -> bool:
+    """`value` is the very object that was loaded: a scalar can't have changed, others may have inside."""
+    return type(value) in codec.SCALARS or codec.is_plainly(value, loaded)
 
 
 def _encoded_again(loaded: bytes) -> bytes | None:

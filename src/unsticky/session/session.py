@@ -12,13 +12,16 @@ from .store import Record
 from .token import PROOF, Token
 
 Loader = Callable[[str], Record | None]  # by store key; may raise StoreError
+Presented = Callable[[], Token | None]  # reads the request's cookies: only when somebody uses the session
 
 
 class Binding:
     """What ties a session object to its request: the token it came with, the record behind it, what was asked for."""
 
     __slots__ = (
+        "_presented",
         "_random",
+        "_token",
         "closed",
         "ended",
         "lifetime",
@@ -28,7 +31,6 @@ class Binding:
         "owner",
         "record",
         "rotation",
-        "token",
         "unavailable",
         "undecodable",
         "values",
@@ -37,18 +39,19 @@ class Binding:
     def __init__(
         self,
         *,
-        token: Token | None,
+        presented: Presented,
         loader: Loader,
         lifetime: Lifetime,
         now: Callable[[], float],
         random_bytes: Callable[[int], bytes],
     ) -> None:
-        self.token = token  # as presented; replaced by a new one when the session begins anew
+        self._presented: Presented | None = presented
+        self._token: Token | None = None
         self.loader = loader
         self.lifetime = lifetime
         self.now = now
         self._random = random_bytes
-        self.loaded = token is None
+        self.loaded = False
         self.record: Record | None = None  # the live record that `token` was accepted by
         self.values: dict[str, Any] = {}  # as decoded at load: scalars that still are these were not changed
         self.undecodable: frozenset[str] = frozenset()  # written by a newer version: left as they are
@@ -58,17 +61,29 @@ class Binding:
         self.unavailable: SessionUnavailable | None = None
         self.closed = False  # the response's headers are sent
 
+    @property
+    def token(self) -> Token | None:
+        """As presented; another one once the session begins anew."""
+        if self._presented is not None:
+            self._token, self._presented = self._presented(), None
+        return self._token
+
+    @token.setter
+    def token(self, token: Token | None) -> None:
+        self._token, self._presented = token, None
+
     def load(self) -> dict[str, Any]:
         """The values of the session, or none: unknown, expired and forged tokens are not adopted."""
         self.loaded = True
-        if self.token is None:
+        token = self.token
+        if token is None:
             return {}
         try:
-            record = self.loader(self.token.key)
+            record = self.loader(token.key)
         except StoreError as error:
             self.unavailable = SessionUnavailable()
             raise self.unavailable from error
-        if record is None or not accepts(record, self.token, self.lifetime, self.now()):
+        if record is None or not accepts(record, token, self.lifetime, self.now()):
             self.token = None
             return {}
         self.record = record
@@ -77,9 +92,10 @@ class Binding:
 
     def current_token(self) -> Token:
         """The token that this session has, or will have when it is written."""
-        if self.token is None:
-            self.token = Token.new(self._random)
-        return self.token
+        token = self.token
+        if token is None:
+            self.token = token = Token.new(self._random)
+        return token
 
     def rotated_token(self) -> Token:
         return self.current_token().rotated(self._random)
