@@ -21,7 +21,7 @@ from support.routing import (
     state,
 )
 from unsticky.routing.call import Call, Failure, Outcome, Send
-from unsticky.routing.ejection import eject, may_eject, take_back
+from unsticky.routing.ejection import eject, may_eject, over_limit, take_back
 from unsticky.routing.events import Ejected, Returned
 from unsticky.routing.flow import route
 from unsticky.routing.options import EjectionOptions
@@ -151,10 +151,11 @@ def test_each_returns_at_its_own_time() -> None:
         assert name in ejected(pool)
         clock.advance(10)
     assert ejected(pool) == {"a": 10.0, "b": 20.0}
-    clock.advance(10)
-    assert ejected(pool) == {"b": 10.0}
-    clock.advance(10)
-    assert ejected(pool) == {}
+    pool.drain_events()
+    for name in "ab":
+        clock.advance(10)
+        pool.snapshot()
+        assert pool.drain_events() == [Returned(endpoint(name))]
     assert {post(pool, OK).hosts[0] for _ in range(60)} == {"a", "b", "c", "d"}
 
 
@@ -207,6 +208,36 @@ def test_failures_of_an_earlier_era_are_dropped() -> None:
     assert ejected(pool) == {}
     assert [type(event) for event in pool.drain_events()].count(Ejected) == 1
     assert pool.snapshot()[0].in_flight == 0
+
+
+def test_failures_sent_during_the_ejection_end_with_it() -> None:
+    """A call that was sent in panic and fails after the return does not eject again."""
+    clock = FakeClock()
+    pool = make_pool("a", clock=clock, ejection=EjectionOptions(consecutive_failures=1))
+    post(pool, DOWN)
+    flow, send = start(pool)
+    clock.advance(30)
+    assert ejected(pool) == {}
+    with pytest.raises(StopIteration):
+        flow.send(Outcome(send.attempt, 503))  # type: ignore[attr-defined]
+    send.attempt.lease.release()
+    assert ejected(pool) == {}
+
+
+def test_an_ejected_endpoint_is_not_ejected_again() -> None:
+    """Failures in panic don't make the ejection longer."""
+    assert over_limit(state("a", failures=3), THRICE)
+    assert not over_limit(state("a", failures=9, ejected_until=5.0), THRICE)
+
+
+def test_a_body_that_breaks_after_its_end_is_no_news() -> None:
+    """The first word about a body is the last."""
+    pool = make_pool("a", ejection=EjectionOptions(consecutive_failures=1))
+    run = drive(pool, Call("POST"), OK)
+    assert run.outcome
+    run.outcome.attempt.lease.release()
+    run.outcome.attempt.lease.body_failed()
+    assert ejected(pool) == {}
 
 
 def test_an_endpoint_that_left_and_came_back_is_new() -> None:

@@ -266,6 +266,12 @@ def test_retry_after_is_obeyed(header: str, wait: float | None) -> None:
         assert wait <= run.waits[0] <= max(wait, 0.025)
 
 
+def test_retry_after_zero_still_backs_off() -> None:
+    """A header must not synchronise all callers."""
+    pool = make_pool("a", "b", "c")
+    assert all(wait > 0 for wait in drive(pool, Call("GET"), respond(503, "0")).waits)
+
+
 # Budget -----------------------------------------------------------------------
 
 

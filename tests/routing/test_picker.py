@@ -91,6 +91,15 @@ def test_least_request_prefers_fewer_active_calls() -> None:
     assert {picker.pick((busy, idle), None, ()) for _ in range(200)} == {idle}
 
 
+@pytest.mark.parametrize("busy_first", [True, False])
+def test_least_request_draws_two_different_ones(busy_first: bool) -> None:
+    """Of two with different weights, both are always seen: the light idle one gets every call."""
+    busy, idle = state("a", weight=3, in_flight=100), state("b")
+    group = (busy, idle) if busy_first else (idle, busy)
+    picker = LeastRequest(Random(1))
+    assert {picker.pick(group, None, ()) for _ in range(200)} == {idle}
+
+
 def test_least_request_fills_by_weight() -> None:
     """Under load that stays, calls in flight are in proportion to the weights."""
     group = (state("a", weight=6), state("b", weight=3), state("c", weight=1))
