@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Generator
+from contextvars import ContextVar
 
 import pytest
 
@@ -43,6 +44,26 @@ def test_the_result_comes_back_and_the_thread_ends(worker: Worker) -> None:
     assert worker.submit(where()).result(5) == "unsticky-worker"
     eventually(lambda: not threads())
     assert worker.submit(where()).result(5) == "unsticky-worker"
+
+
+def test_work_does_not_keep_its_callers_context(worker: Worker) -> None:
+    """It outlives the request that started it, and must neither hold that request nor add to its span."""
+    request: ContextVar[str] = ContextVar("request", default="none")
+    request.set("the caller's")
+    seen: list[str] = []
+
+    async def look() -> None:
+        seen.append(request.get())
+
+    worker.submit(look()).result(5)
+    periodic = worker.every(3600, look)
+    eventually(lambda: len(seen) == 2)
+    periodic.release()
+    hold = worker.hold()
+    worker.call_soon(lambda: seen.append(request.get()))
+    eventually(lambda: len(seen) == 3)
+    hold.release()
+    assert seen == ["none"] * 3
 
 
 def test_errors_come_back(worker: Worker) -> None:

@@ -13,6 +13,7 @@ import os
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import Context
 from random import Random
 from threading import Event, Lock, Thread, current_thread
 from typing import Any, TypeVar
@@ -81,7 +82,8 @@ class Worker:
             loop = self._running_loop()
             hold = Hold(self._drop)
             self._holds.add(hold)
-        future = asyncio.run_coroutine_threadsafe(coroutine, loop)
+        # In a Context of its own: work outlives the request that started it, and must not add to its span.
+        future = Context().run(asyncio.run_coroutine_threadsafe, coroutine, loop)
         future.add_done_callback(lambda _: self._drop(hold))
         return future
 
@@ -94,7 +96,7 @@ class Worker:
             loop = self._running_loop()
             periodic = Periodic(self._drop, loop)
             self._holds.add(periodic)
-        loop.call_soon_threadsafe(lambda: periodic.start(self._repeat(interval, function, jitter)))
+        loop.call_soon_threadsafe(lambda: periodic.start(self._repeat(interval, function, jitter)), context=Context())
         return periodic
 
     def call_soon(self, callback: Callable[[], None]) -> bool:
@@ -103,7 +105,7 @@ class Worker:
         if loop is None:
             return False
         try:
-            loop.call_soon_threadsafe(callback)
+            loop.call_soon_threadsafe(callback, context=Context())
         except RuntimeError:  # it was closed since
             return False
         return True

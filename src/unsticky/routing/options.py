@@ -114,7 +114,8 @@ class EjectionOptions:
     ] = Duration(30)
     maximum_time: Annotated[Duration, Meta(gt=0, description="The longest ejection.")] = Duration(300)
     maximum_percent: Annotated[
-        int, Meta(ge=0, le=100, description="Of a pool's endpoints that may be ejected at once, but always one.")
+        int,
+        Meta(ge=0, le=100, description="Of a pool's endpoints, how many may be ejected at once (rounded up)."),
     ] = 50
 
 
