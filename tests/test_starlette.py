@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.testclient import TestClient
-from starlette.websockets import WebSocket
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from support.valkey import Valkey, running, valkey  # noqa: F401 - a fixture
 from unsticky.errors import SessionHeadersSent, SettingsError
@@ -67,6 +67,27 @@ async def socket(websocket: WebSocket) -> None:
     await websocket.close()
 
 
+async def fails_late(request: Request) -> Response:
+    async def body() -> AsyncIterator[str]:
+        yield "one"
+        request.session.clear()
+        raise RuntimeError("in the middle")
+
+    return StreamingResponse(body())
+
+
+async def refusing(websocket: WebSocket) -> None:
+    websocket.session.clear()
+    await websocket.close(4401)
+
+
+async def endless(websocket: WebSocket) -> None:
+    await websocket.accept()
+    websocket.session["talked"] = True
+    while True:
+        await websocket.receive_text()
+
+
 async def which(request: Request) -> Response:
     return PlainTextResponse(type(request.state.unsticky.client).__module__)
 
@@ -80,7 +101,10 @@ ROUTES = [
     Route("/stream", stream),
     Route("/background", background),
     Route("/which", which),
+    Route("/fails-late", fails_late),
     WebSocketRoute("/socket", socket),
+    WebSocketRoute("/refusing", refusing),
+    WebSocketRoute("/endless", endless),
 ]
 
 
@@ -156,6 +180,30 @@ def test_websockets_read_and_write(client: TestClient) -> None:
         socket.send_text("hello")
         assert socket.receive_json() == {"user": 1, "talked": "hello"}
     assert client.get("/read").json() == {"user": 1, "talked": "hello"}
+
+
+def test_a_logout_counts_even_if_the_app_fails_afterwards(client: TestClient) -> None:
+    """The response is broken, the session is not alive any more."""
+    client.get("/write/user")
+    with pytest.raises(RuntimeError, match="in the middle"):
+        client.get("/fails-late")
+    assert client.get("/read").json() == {}
+
+
+def test_a_websocket_that_is_refused_may_end_the_session(client: TestClient) -> None:
+    """There is no header for a cookie, and the store is told."""
+    client.get("/write/user")
+    with pytest.raises(WebSocketDisconnect), client.websocket_connect("/refusing"):
+        pass
+    assert client.get("/read").json() == {}
+
+
+def test_a_websocket_that_the_client_leaves_has_written(client: TestClient) -> None:
+    """The usual end of a socket is an exception in the app."""
+    client.get("/write/user")
+    with pytest.raises(WebSocketDisconnect), client.websocket_connect("/endless"):
+        pass
+    assert client.get("/read").json() == {"user": 1, "talked": True}
 
 
 @pytest.mark.parametrize("cookie", ["junk", "x" * 5000, "", f"{'h' * 22}.{'s' * 43}", '"', "a=b=c;;=;session"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator
 from io import BytesIO
 from pathlib import Path
@@ -63,7 +64,12 @@ class Client:
         setup_testing_defaults(request)
         request["wsgi.file_wrapper"] = FileWrapper
         answer: list[Any] = []
-        body = self.app(request, lambda status, headers, exc_info=None: answer.extend([status, dict(headers)]) or print)
+
+        def start(status: str, headers: Any, exc_info: Any = None) -> Any:
+            answer[:] = [status, dict(headers)]
+            return print
+
+        body = self.app(request, start)
         try:
             data = b"".join(body)
         finally:
@@ -137,3 +143,78 @@ def test_file_wrappers_reach_the_server(app: UnstickyMiddleware) -> None:
     setup_testing_defaults(request)
     request["wsgi.file_wrapper"] = FileWrapper
     assert isinstance(app(request, lambda *_: print), FileWrapper)
+
+
+def serve(tmp_path: Path, app: Any) -> tuple[UnstickyMiddleware, Client]:
+    made = UnstickyMiddleware(app, settings={"session": {"store": f"sqlite:///{tmp_path}/own.db"}})
+    return made, Client(made)
+
+
+@pytest.mark.parametrize("moment", ["load", "commit"])
+def test_an_outage_inside_of_a_generator_app_is_503(tmp_path: Path, moment: str) -> None:
+    """With its own body and length, and nothing of the app's."""
+
+    def generator(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
+        if moment == "load":
+            environ["unsticky.session"].get("a")
+        environ["unsticky.session"]["a"] = 1
+        start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", "6")])
+        yield b"SECRET"
+
+    app, client = serve(tmp_path, generator)
+    assert client.get("/")[2] == b"SECRET"
+    app.sessions.store = store = CountingStore(app.sessions.store)  # type: ignore[assignment]
+    store.away = True
+    if moment == "commit":
+        client.cookie = ""
+    status, headers, body = client.get("/")
+    assert status == "503 Service Unavailable"
+    assert b"SECRET" not in body
+    assert int(headers["Content-Length"]) == len(body)
+    app.close()
+
+
+def test_an_error_page_keeps_the_cookie(tmp_path: Path) -> None:
+    """The app may start its response again with exc_info: what was committed is told all the same."""
+
+    def fails_late(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        environ["unsticky.session"]["a"] = 1
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        try:
+            raise ValueError
+        except ValueError:
+            start_response("500 Oops", [("Content-Type", "text/plain")], sys.exc_info())
+        return [b"sorry"]
+
+    app, client = serve(tmp_path, fails_late)
+    assert "Set-Cookie" in client.get("/")[1]
+    app.close()
+
+
+def test_changes_after_start_response_are_written(tmp_path: Path) -> None:
+    """Also with a body that is a list."""
+
+    def late(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        session = environ["unsticky.session"]
+        seen = repr(dict(session)).encode()
+        if not session:
+            session["a"] = 1
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        session.clear() if environ["PATH_INFO"] == "/logout" else session.update(late=1)
+        return [seen]
+
+    app, client = serve(tmp_path, late)
+    client.get("/")
+    assert client.get("/logout")[2] == b"{'a': 1, 'late': 1}"
+    assert client.get("/")[2] == b"{}"
+    app.close()
+
+
+def test_a_servers_file_wrapper_may_be_a_function(app: UnstickyMiddleware) -> None:
+    """As uWSGI's is."""
+    request: dict[str, Any] = {"PATH_INFO": "/state", "HTTP_COOKIE": "who=ann"}
+    setup_testing_defaults(request)
+    request["wsgi.file_wrapper"] = lambda file, size=1: file
+    body = app(request, lambda *_: print)
+    assert b"".join(body) == b"ann None None;" * 2
+    body.close()  # type: ignore[attr-defined]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
 from collections.abc import Callable
@@ -15,14 +16,18 @@ from .session.commit import Commit, Committed, Cookie, Create, Delete, Update, c
 from .session.options import SessionOptions
 from .session.policy import Lifetime
 from .session.session import Binding, Loader, Presented, Session
-from .session.store import AsyncStore, ImmediateLoad, Record
-from .session.token import TokenSigner
+from .session.store import AsyncStore, ImmediateLoad, Purgeable, Record
+from .session.token import Token, TokenSigner
 from .stores import open_async_store, open_store
 from .telemetry import otel
+from .worker import worker
 
 log = logging.getLogger("unsticky.session")
 
 S = TypeVar("S", bound=Session)
+
+PURGE_INTERVAL = 600.0  # seconds
+PURGE_BATCH = 500  # records; the store is locked for one batch
 
 _UNUSED = Committed(Cookie.KEEP)
 _LATE = "A change that was made to a session after the response's headers were sent is lost."
@@ -48,6 +53,7 @@ class Sessions:
         self.lifetime = Lifetime.of(self.options, framework_idle)
         self.signer = TokenSigner(self.options.secret_keys)
         self._random_bytes = random_bytes
+        self._purged = self.clock.monotonic()
         self.store = open_store(self.options.store, clock=self.clock, timeout=self.options.store_timeout)
 
     @cached_property
@@ -97,28 +103,28 @@ class Sessions:
         if not session.accessed:
             return _UNUSED
         started = perf_counter()
+        steps = commit(session)
+        step = _next(steps, None)
         try:
-            steps = commit(session)
-            step = _next(steps, None)
             while not isinstance(step, Committed):
                 step = _next(steps, self._apply(step))
         except StoreError as error:
-            raise _unavailable("commit", error) from error
-        return _reported(step, started)
+            step = _failed(step, error)
+        return self._reported(step, started)
 
     async def commit_async(self, session: Session) -> Committed:
         """As `commit`, on an event loop."""
         if not session.accessed:
             return _UNUSED
         started = perf_counter()
+        steps = commit(session)
+        step = _next(steps, None)
         try:
-            steps = commit(session)
-            step = _next(steps, None)
             while not isinstance(step, Committed):
                 step = _next(steps, await self._apply_async(step))
         except StoreError as error:
-            raise _unavailable("commit", error) from error
-        return _reported(step, started)
+            step = _failed(step, error)
+        return self._reported(step, started)
 
     def commit_late(self, session: Session) -> None:
         """Write what was changed after the headers were sent. An outage is logged: nobody can be told any more."""
@@ -133,6 +139,21 @@ class Sessions:
             await self.commit_async(session)
         except SessionUnavailable:
             log.error(_LATE)
+
+    def _reported(self, committed: Committed, started: float) -> Committed:
+        otel.session_committed(perf_counter() - started, "lost" if committed.lost else "committed")
+        if committed.lost:
+            log.info("A session ended elsewhere while a request was writing to it; that write was dropped.")
+        if isinstance(committed.cookie, Token):
+            self._purge_now_and_then()
+        return committed
+
+    def _purge_now_and_then(self) -> None:
+        """A store that does not forget by itself is cleared in the background, while new sessions come in."""
+        now = self.clock.monotonic()
+        if now - self._purged >= PURGE_INTERVAL and isinstance(self.store, Purgeable):
+            self._purged = now
+            worker.submit(_purge(self.store))
 
     def _apply(self, operation: Create | Update | Delete) -> Any:
         match operation:
@@ -163,6 +184,14 @@ class Sessions:
             await self.async_store.aclose()
 
 
+async def _purge(store: Purgeable) -> None:
+    try:
+        while await asyncio.to_thread(store.purge, PURGE_BATCH) == PURGE_BATCH:  # noqa: ASYNC110
+            await asyncio.sleep(0.1)  # requests come first
+    except StoreError as error:
+        log.warning("Ended sessions could not be cleared: %s", error)
+
+
 def _next(steps: Commit, result: Any) -> Create | Update | Delete | Committed:
     try:
         return steps.send(result)
@@ -171,11 +200,12 @@ def _next(steps: Commit, result: Any) -> Create | Update | Delete | Committed:
         return committed
 
 
-def _reported(committed: Committed, started: float) -> Committed:
-    otel.session_committed(perf_counter() - started, "lost" if committed.lost else "committed")
-    if committed.lost:
-        log.info("A session ended elsewhere while a request was writing to it; that write was dropped.")
-    return committed
+def _failed(step: Create | Update | Delete | Committed, error: StoreError) -> Committed:
+    """A request that only read has its answer: that its use can't be written down is no reason to refuse it."""
+    if isinstance(step, Update) and step.only_touches:
+        log.warning("The use of a session could not be written down: %s", error)
+        return _UNUSED
+    raise _unavailable("commit", error) from error
 
 
 def _nothing(key: str) -> Record | None:

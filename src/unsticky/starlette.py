@@ -11,16 +11,18 @@ Those who want the session alone change one import: `SessionMiddleware` takes St
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable
 from functools import cached_property
 from typing import Any, Literal
 
+from anyio import move_on_after
 from starlette.datastructures import Secret
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from . import settings as settings_module
 from .context import RequestState, current
-from .errors import SessionUnavailable
+from .errors import SessionUnavailable, SessionValueError
 from .pools import Pools
 from .scalars import Secret as HiddenText
 from .scalars import StoreURL
@@ -33,6 +35,9 @@ from .settings import Settings, Source
 
 __all__ = ["Session", "SessionMiddleware", "UnstickyMiddleware"]
 
+log = logging.getLogger("unsticky.session")
+
+_STARTS = ("http.response.start", "websocket.accept", "websocket.http.response.start")
 UNAVAILABLE_BODY = b"The service is not available for the moment. Please try again.\n"
 TWO_WEEKS = 14 * 24 * 60 * 60  # seconds
 
@@ -175,6 +180,9 @@ class _WithSession:
             if scope["type"] != "http" or response.started:
                 raise
             await response.answer_unavailable(error)
+        except BaseException:
+            await response.finish_failed()
+            raise
         else:
             await response.finish()
 
@@ -190,8 +198,13 @@ class _Response:
         self._replaced = False  # 503 was sent in place of what the app sends
 
     async def send(self, message: Message) -> None:
-        if not self.started and message["type"] in ("http.response.start", "websocket.accept"):
+        if not self.started and message["type"] in _STARTS:
             await self._start(message)
+        elif not self.started and message["type"] == "websocket.close":
+            self._session.seal()  # refused before it began: no header can carry a cookie
+            self.started = True
+            await self._host.sessions.commit_late_async(self._session)
+            await self._send(message)
         elif not self._replaced:
             await self._send(message)
 
@@ -220,6 +233,14 @@ class _Response:
         """What a streamed body or a WebSocket changed in an existing session is written too."""
         if self.started and not self._replaced:
             await self._host.sessions.commit_late_async(self._session)
+
+    async def finish_failed(self) -> None:
+        """The same where the app ended with an error or was cancelled: a logout counts all the same."""
+        with move_on_after(2 * self._host.sessions.options.store_timeout, shield=True):
+            try:
+                await self.finish()
+            except SessionValueError as error:
+                log.error("A change that was made to a session is lost: %s", error)
 
     async def answer_unavailable(self, error: SessionUnavailable) -> None:
         self.started = self._replaced = True

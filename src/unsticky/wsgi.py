@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any
@@ -61,8 +62,9 @@ class InContext:
 
 
 def _is_ready(body: Iterable[bytes], environ: WSGIEnvironment) -> bool:
-    """Nothing of the app runs in it; and servers want to recognise their own file wrapper."""
-    return isinstance(body, (list, tuple, environ.get("wsgi.file_wrapper", ())))
+    """Nothing of the app runs in it; and servers want to recognise their own file wrapper (uWSGI's is no class)."""
+    wrapper = environ.get("wsgi.file_wrapper")
+    return isinstance(body, (list, tuple, wrapper) if isinstance(wrapper, type) else (list, tuple))
 
 
 def _close(body: Iterable[bytes]) -> None:
@@ -131,55 +133,95 @@ def tell_session_key(session: Session) -> None:
 
 
 class _Response:
-    """`start_response`, with the commit in front of it."""
+    """`start_response`, with the commit in front of it. From an outage on, 503 replaces what the app sends."""
 
     def __init__(self, session: Session, unsticky: UnstickyMiddleware, start_response: StartResponse) -> None:
         self._session = session
         self._unsticky = unsticky
         self._start_response = start_response
-        self._failed = False
+        self._started = False
+        self._cookie: str | None = None
+        self._replaced = False
 
     def start(self, status: str, headers: Headers, exc_info: Any = None) -> Callable[[bytes], object]:
-        if exc_info is not None:
-            return self._start_response(status, headers, exc_info)
+        """The app may call it again with `exc_info`, to replace headers that are not sent: the cookie stays."""
+        if not self._started:
+            try:
+                self._commit()
+            except SessionUnavailable as error:
+                self._answer_unavailable(error, exc_info)
+        if self._replaced:
+            return _ignore
+        headers = with_session_headers(headers, self._cookie, accessed=self._session.accessed)
+        self._started = True
+        return self._start_response(status, headers, *([exc_info] if exc_info else []))
+
+    def _commit(self) -> None:
         unsticky = self._unsticky
-        try:
-            committed = unsticky.sessions.commit(self._session)
-        except SessionUnavailable as error:
-            self._failed = True
-            return self._start_response(*_unavailable_head(error))
+        committed = unsticky.sessions.commit(self._session)
         self._session.seal()
-        cookie = set_cookie(committed, unsticky.cookie, unsticky.sessions.signer)
-        return self._start_response(status, with_session_headers(headers, cookie, accessed=self._session.accessed))
+        self._cookie = set_cookie(committed, unsticky.cookie, unsticky.sessions.signer)
 
     def body(self, body: Iterable[bytes], environ: WSGIEnvironment) -> Iterable[bytes]:
-        """The app's body, unless the commit failed and 503 was answered."""
-        if not self._failed:
-            return body if _is_ready(body, environ) else _CommitAtClose(body, self._session, self._unsticky.sessions)
-        _close(body)
-        return [UNAVAILABLE_BODY]
+        """The app's body, unless 503 was answered; what a streamed one changes in the session is written too."""
+        if not _is_ready(body, environ):
+            return _Streamed(self, body)
+        if self._replaced:
+            _close(body)
+            return [UNAVAILABLE_BODY]
+        self.finish()
+        return body
+
+    def chunks(self, body: Iterable[bytes]) -> Iterator[bytes]:
+        """The app may start its response, or use its session, only now."""
+        sent = False
+        try:
+            for chunk in body:
+                if self._replaced:
+                    break
+                yield chunk
+                sent = True
+        except SessionUnavailable as error:
+            if sent:
+                raise
+            self._answer_unavailable(error, sys.exc_info())
+        if self._replaced:
+            yield UNAVAILABLE_BODY
+
+    def finish(self) -> None:
+        if self._started and not self._replaced:
+            self._unsticky.sessions.commit_late(self._session)
 
     def unavailable(self, error: SessionUnavailable) -> list[bytes]:
-        self._start_response(*_unavailable_head(error))
+        self._answer_unavailable(error, sys.exc_info())
         return [UNAVAILABLE_BODY]
 
+    def _answer_unavailable(self, error: SessionUnavailable, exc_info: Any) -> None:
+        self._replaced = True
+        replaces = [exc_info] if exc_info and self._started else []
+        self._start_response(*_unavailable_head(error), *replaces)
 
-class _CommitAtClose:
-    """What a streamed body changed in an existing session is written too."""
 
-    def __init__(self, body: Iterable[bytes], session: Session, sessions: Sessions) -> None:
+def _ignore(data: bytes) -> None:
+    """In place of the server's `write`, once 503 was answered."""
+
+
+class _Streamed:
+    """A body that is made while it is sent."""
+
+    def __init__(self, response: _Response, body: Iterable[bytes]) -> None:
+        self._response = response
         self._body = body
-        self._session = session
-        self._sessions = sessions
+        self._chunks = response.chunks(body)
 
     def __iter__(self) -> Iterator[bytes]:
-        return iter(self._body)
+        return self._chunks
 
     def close(self) -> None:
         try:
             _close(self._body)
         finally:
-            self._sessions.commit_late(self._session)
+            self._response.finish()
 
 
 def _unavailable_head(error: SessionUnavailable) -> tuple[str, Headers]:

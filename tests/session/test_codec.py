@@ -10,6 +10,7 @@ from decimal import Decimal
 from enum import Enum, IntEnum
 from typing import Any
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
@@ -143,3 +144,21 @@ def test_the_stored_format_stays() -> None:
     assert decode(bytes.fromhex("c7040193010203")) == (1, 2, 3)
     assert decode(b"\xd8\x05" + UUID(int=7).bytes) == UUID(int=7)
     assert decode(b"\xc7\x0a\x062026-01-01") == datetime(2026, 1, 1)
+
+
+@dataclass(frozen=True)
+class Place:
+    x: int
+
+
+@pytest.mark.parametrize("value", [{Place(1): 1}, {Place(1)}, {(Place(1), 2): 1}, frozenset([(Place(1),)])], ids=repr)
+def test_what_could_not_be_read_again_is_refused(value: object) -> None:
+    """A dataclass comes back as a dict, and a dict is no key."""
+    with pytest.raises(SessionValueError, match="a key or a member of a set"):
+        encode(value, "s")
+
+
+def test_a_time_whose_offset_depends_on_the_date_is_refused() -> None:
+    """It would come back without its zone."""
+    with pytest.raises(SessionValueError, match="offset depends on the date"):
+        encode(time(12, tzinfo=ZoneInfo("Europe/Berlin")), "s")

@@ -13,6 +13,7 @@ import pytest
 
 from session.visits import Browser
 from support.counting import CountingStore
+from support.waiting import eventually
 from unsticky.errors import SessionHeadersSent, SessionUnavailable, SessionValueError
 from unsticky.scalars import Duration, StoreURL
 from unsticky.session.commit import Cookie
@@ -518,3 +519,113 @@ def test_a_session_without_a_request_is_a_dict() -> None:
     session |= {"b": 2}
     assert dict(session) == {"a": 1, "b": 2}
     assert session.modified
+
+
+def test_two_tokens_presented_at_once_do_not_end_each_other(browser: Browser, clock: FakeClock) -> None:
+    """After a double-clicked login both cookies may arrive in overlapping requests: one must live on."""
+    with browser.visit() as session:
+        session["a"] = 1
+    one, two = Browser(browser.sessions, browser.token), Browser(browser.sessions, browser.token)
+    first, second = one.arrive(), two.arrive()
+    first.rotate()
+    second.rotate()
+    one.leave(first)
+    two.leave(second)
+    clock.advance(100)
+    first, second = one.arrive(), two.arrive()
+    assert (first["a"], second["a"]) == (1, 1)
+    one.leave(first)
+    assert two.leave(second).cookie is Cookie.KEEP, "a token on its way out is not sent again"
+    clock.advance(11)
+    alive = []
+    for each in (one, two):
+        with each.visit() as session:
+            alive.append(dict(session) == {"a": 1})
+    assert alive == [True, False]
+
+
+def test_a_logout_counts_even_if_what_follows_cannot_be_stored(browser: Browser) -> None:
+    """And a second commit, of an error page, still tells the client."""
+    with browser.visit() as session:
+        session["a"] = 1
+    stolen = browser.token
+    session = browser.arrive()
+    session.clear()
+    session["x"] = object()
+    with pytest.raises(SessionValueError):
+        browser.leave(session)
+    with Browser(browser.sessions, stolen).visit() as session:
+        assert dict(session) == {}
+
+
+def test_a_logout_is_tried_again_after_an_outage(browser: Browser, sessions: Sessions) -> None:
+    """The key to delete is not forgotten before it is deleted."""
+    with browser.visit() as session:
+        session["a"] = 1
+    session = browser.arrive()
+    session.clear()
+    sessions.store.away = True
+    with pytest.raises(SessionUnavailable):
+        browser.leave(session)
+    sessions.store.away = False
+    assert browser.leave(session).cookie is Cookie.DELETE
+
+
+def test_the_owner_alone_is_a_session(browser: Browser) -> None:
+    """`session.owner = user.id` may be all that a login writes, and the last key's removal spares it."""
+    with browser.visit() as session:
+        session.clear()
+        session.owner = "u1"
+    with browser.visit() as session:
+        assert session.owner == "u1"
+        session["a"] = 1
+    with browser.visit() as session:
+        del session["a"]
+    with browser.visit() as session:
+        assert session.owner == "u1"
+        session.clear()
+    assert browser.token is None
+
+
+def test_a_reader_is_served_though_its_touch_cannot_be_written(
+    browser: Browser, sessions: Sessions, clock: FakeClock
+) -> None:
+    """A locked or full store refuses writers only."""
+    with browser.visit() as session:
+        session["a"] = 1
+    clock.advance(100)
+    session = browser.arrive()
+    assert session["a"] == 1
+    sessions.store.away = True
+    assert browser.leave(session).cookie is Cookie.KEEP
+
+
+def test_ended_sessions_are_cleared_in_the_background(clock: FakeClock) -> None:
+    """While new sessions come in, at most every ten minutes: no timer, no cron job, no file that grows for ever."""
+    sessions = Sessions(SessionOptions(store=StoreURL("memory://"), idle_timeout=Duration(10)), clock=clock)
+    old = Browser(sessions)
+    with old.visit() as session:
+        session["a"] = 1
+    clock.advance(2000)
+    with Browser(sessions).visit() as session:
+        session["b"] = 1
+    eventually(lambda: sessions.store.purge() == 0 and len(sessions.store._shelf.records) == 1)  # type: ignore[attr-defined]
+    assert old.token is not None
+    assert sessions.store.load(old.token.key) is None
+
+
+@pytest.mark.parametrize("name", ["\ud800", "a\udfff"])
+def test_surrogates_are_refused_at_once(browser: Browser, name: str) -> None:
+    """In keys and owners."""
+    session = browser.arrive()
+    with pytest.raises(SessionValueError, match="surrogates"):
+        session[name] = 1
+    with pytest.raises(SessionValueError, match="surrogates"):
+        session.owner = name
+
+
+def test_two_sessions_compare_by_what_is_in_them(browser: Browser) -> None:
+    """Loaded or not."""
+    with browser.visit() as session:
+        session["a"] = 1
+    assert browser.arrive() == browser.arrive()

@@ -85,7 +85,16 @@ def _tag(value: Any, depth: int) -> Any:
 def _tag_dict(value: dict[Any, Any], depth: int) -> Any:
     if all(type(key) is str for key in value):
         return {key: _tag(item, depth) for key, item in value.items()}
-    return Ext(_PAIRS, _encode([[_tag(key, depth), _tag(item, depth)] for key, item in value.items()]))
+    return _hashable(_PAIRS, _encode([[_tag(key, depth), _tag(item, depth)] for key, item in value.items()]))
+
+
+def _hashable(code: int, data: bytes) -> Ext:
+    """Refuse what could not be read again: a dataclass, for one, comes back as a dict, which is no key."""
+    try:
+        _READERS[code](memoryview(data))
+    except TypeError:
+        raise _Refused("a key or a member of a set would come back as another type, that can't be one") from None
+    return Ext(code, data)
 
 
 def _tag_other(value: Any, depth: int) -> Any:
@@ -108,6 +117,12 @@ def _items(value: Any, depth: int) -> bytes:
     return _encode([_tag(item, depth) for item in value])
 
 
+def _time(value: time) -> Ext:
+    if value.tzinfo is not None and value.utcoffset() is None:
+        raise _Refused("a time of a zone whose offset depends on the date can't be stored in a session")
+    return Ext(_TIME, value.isoformat().encode())
+
+
 def _set_items(value: Any, depth: int) -> bytes:
     # Sorted by their bytes: equal sets must have equal bytes, or every reader would write.
     return _encode(sorted((_tag(item, depth) for item in value), key=_encode))
@@ -115,12 +130,12 @@ def _set_items(value: Any, depth: int) -> bytes:
 
 _WRITERS: dict[type, Callable[[Any, int], Any]] = {
     tuple: lambda value, depth: Ext(_TUPLE, _items(value, depth)),
-    set: lambda value, depth: Ext(_SET, _set_items(value, depth)),
-    frozenset: lambda value, depth: Ext(_FROZENSET, _set_items(value, depth)),
+    set: lambda value, depth: _hashable(_SET, _set_items(value, depth)),
+    frozenset: lambda value, depth: _hashable(_FROZENSET, _set_items(value, depth)),
     UUID: lambda value, depth: Ext(_UUID, value.bytes),
     datetime: lambda value, depth: Ext(_DATETIME, value.isoformat().encode()),
     date: lambda value, depth: Ext(_DATE, value.isoformat().encode()),
-    time: lambda value, depth: Ext(_TIME, value.isoformat().encode()),
+    time: lambda value, depth: _time(value),
     timedelta: lambda value, depth: Ext(_TIMEDELTA, _encode([value.days, value.seconds, value.microseconds])),
     Decimal: lambda value, depth: Ext(_DECIMAL, str(value).encode()),
     # Subclasses only, from here on: their exact types were handled before.

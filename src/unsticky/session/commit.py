@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
+from ..errors import SessionValueError
 from . import codec
 from .policy import first_proof, is_leaving, proof_changes
 from .session import Binding, Session
@@ -28,6 +29,12 @@ class Create:
 class Update:
     key: str
     change: Change
+
+    @property
+    def only_touches(self) -> bool:
+        """Nothing but the time of the last use: a request that only read can do without."""
+        change = self.change
+        return not (change.put or change.drop or change.raise_generation) and change.owner is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,18 +72,27 @@ def commit(session: Session) -> Commit:
     binding = session._binding
     if binding is None or binding.unavailable is not None or not session._accessed:
         return Committed(Cookie.KEEP)
-    ended, binding.ended = binding.ended, []
     if binding.record is not None:
         return (yield from _update(session, binding))
-    done = yield from _begin(session, binding)
-    for key in ended:
-        # After the new one is there: a crash between the two must not leave the client with neither.
-        yield Delete(key)
+    ended = bool(binding.ended)
+    try:
+        done = yield from _begin(session, binding)
+    except SessionValueError:
+        yield from _end(binding)  # a logout counts, even if what came after it can't be stored
+        raise
+    # After the new one is there: a crash between the two must not leave the client with neither.
+    yield from _end(binding)
     return Committed(Cookie.DELETE) if ended and done.token is None else done
 
 
+def _end(binding: Binding) -> Generator[Delete, None, None]:
+    while binding.ended:
+        yield Delete(binding.ended[-1])
+        binding.ended.pop()
+
+
 def _begin(session: Session, binding: Binding) -> Commit:
-    if not dict.__len__(session):
+    if not dict.__len__(session) and not binding.owner:
         return Committed(Cookie.KEEP)
     now = binding.now()
     fields = {name: codec.encode(value, f"session[{name!r}]") for name, value in dict.items(session)}
@@ -114,14 +130,25 @@ def _update(session: Session, binding: Binding) -> Commit:
         generation=record.generation,
         put=put | put_proofs,
         drop=drop | drop_proofs,
+        # Two tokens that are presented at once must not end each other: who was ended meanwhile ends nobody.
+        expect={token.proof: record.fields[token.proof]} if put_proofs and rotated is None else {},
         touched=now,
         expires=binding.lifetime.expires(record.created, now),
         owner=binding.owner,
         raise_generation=strict,
-        delete_if_only=PROOF if drop and not dict.__len__(session) and not binding.undecodable else None,
+        delete_if_only=PROOF if drop and _is_empty(session, binding, record) else None,
     )
     applied = yield Update(token.key, change)
+    if applied is Applied.CONFLICT:
+        change = replace(change, put=put, drop=drop, expect={})
+        done = _settle(session, binding, change, (yield Update(token.key, change)), None)
+        return replace(done, cookie=Cookie.KEEP, token=None) if done.cookie is Cookie.REFRESH else done
     return _settle(session, binding, change, applied, rotated)
+
+
+def _is_empty(session: Session, binding: Binding, record: Record) -> bool:
+    owner = record.owner if binding.owner is None else binding.owner
+    return not (dict.__len__(session) or binding.undecodable or owner)
 
 
 def _settle(session: Session, binding: Binding, change: Change, applied: Applied, rotated: Token | None) -> Committed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import ceil
@@ -133,6 +134,10 @@ def vary_on_cookie(vary: str | None) -> str:
 
 
 def uncached(cache_control: str | None) -> str:
-    """A Cache-Control header's value for a response with Set-Cookie: no shared cache may keep it."""
-    directives = {part.partition("=")[0].strip().lower() for part in (cache_control or "").split(",")}
+    """A Cache-Control header's value for a response with Set-Cookie: no shared cache may keep it.
+
+    The app's own stays if it says so itself; `private="name"` speaks of a header only (RFC 9111 5.2.2.7).
+    """
+    bare = re.sub(r'"[^"]*"', '""', cache_control or "")
+    directives = {part.strip().lower() for part in bare.split(",")}
     return cache_control if cache_control and directives & {"private", "no-store"} else "no-store"

@@ -244,7 +244,7 @@ class Session(dict[str, Any]):
 
     @owner.setter
     def owner(self, value: str | int | None) -> None:
-        wanted = "" if value is None else str(value)
+        wanted = "" if value is None else _valid(str(value), "session.owner")
         if self._binding is None or wanted == (self.owner or ""):
             return
         self.mark_modified()
@@ -280,6 +280,8 @@ class Session(dict[str, Any]):
 
     def __eq__(self, other: object) -> bool:
         self._use()
+        if isinstance(other, Session):
+            other._use()
         return super().__eq__(other)
 
     def __ne__(self, other: object) -> bool:
@@ -326,6 +328,8 @@ class Session(dict[str, Any]):
             key = _field_name(key)
         elif key.startswith(PROOF):
             raise SessionValueError(f"session[{key!r}]: keys that begin with {PROOF!r} are reserved")
+        elif not key.isascii():
+            _valid(key, f"session[{key!r}]")
         self.mark_modified()
         super().__setitem__(key, value)
 
@@ -371,5 +375,13 @@ class Session(dict[str, Any]):
 
 def _field_name(key: object) -> str:
     if isinstance(key, str):
-        return str.__str__(key)
+        return _valid(str.__str__(key), f"session[{key!r}]")
     raise SessionValueError(f"session[{key!r}]: keys are texts, not {type(key).__name__}; use session[{str(key)!r}]")
+
+
+def _valid(text: str, place: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise SessionValueError(f"{place}: the text has surrogates, which are not valid Unicode") from None
+    return text
