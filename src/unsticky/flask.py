@@ -28,7 +28,7 @@ from .session.options import SessionOptions
 from .session.policy import Lifetime
 from .session.session import Session
 from .session.token import Token, TokenSigner
-from .sessions import Sessions
+from .sessions import UNAVAILABLE_BODY, Sessions
 from .settings import Settings, Source
 
 
@@ -161,7 +161,7 @@ def _answer_unavailable(response: Response, error: errors.SessionUnavailable) ->
     response.headers.clear()
     response.status_code = 503
     response.mimetype = "text/plain"
-    response.set_data(wsgi.UNAVAILABLE_BODY)
+    response.set_data(UNAVAILABLE_BODY)
     response.headers["Retry-After"] = str(error.retry_after)
     response.headers["Cache-Control"] = "no-store"
 

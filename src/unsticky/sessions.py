@@ -12,10 +12,11 @@ from typing import Any, TypeVar
 
 from .clock import Clock, SystemClock
 from .errors import SessionUnavailable, StoreError
+from .session.binding import Binding, Loader, Presented
 from .session.commit import Commit, Committed, Cookie, Create, Delete, Update, commit
 from .session.options import SessionOptions
 from .session.policy import Lifetime
-from .session.session import Binding, Loader, Presented, Session
+from .session.session import Session
 from .session.store import AsyncStore, ImmediateLoad, Purgeable, Record
 from .session.token import Token, TokenSigner
 from .stores import open_async_store, open_store
@@ -26,6 +27,7 @@ log = logging.getLogger("unsticky.session")
 
 S = TypeVar("S", bound=Session)
 
+UNAVAILABLE_BODY = b"The service is not available for the moment. Please try again.\n"  # of every 503
 PURGE_INTERVAL = 600.0  # seconds
 PURGE_BATCH = 500  # records; the store is locked for one batch
 

@@ -30,7 +30,7 @@ from .session.cookie import CookieFormat, InboundCookies, cookie_values, set_coo
 from .session.options import SessionOptions
 from .session.session import Session
 from .session.token import Token
-from .sessions import Sessions
+from .sessions import UNAVAILABLE_BODY, Sessions
 from .settings import Settings, Source
 
 __all__ = ["Session", "SessionMiddleware", "UnstickyMiddleware"]
@@ -38,7 +38,6 @@ __all__ = ["Session", "SessionMiddleware", "UnstickyMiddleware"]
 log = logging.getLogger("unsticky.session")
 
 _STARTS = ("http.response.start", "websocket.accept", "websocket.http.response.start")
-UNAVAILABLE_BODY = b"The service is not available for the moment. Please try again.\n"
 TWO_WEEKS = 14 * 24 * 60 * 60  # seconds
 
 

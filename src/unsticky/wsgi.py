@@ -14,13 +14,11 @@ from .pools import Pools
 from .session.cookie import CookieFormat, Headers, InboundCookies, cookie_values, set_cookie, with_session_headers
 from .session.session import Session
 from .session.token import Token
-from .sessions import Sessions
+from .sessions import UNAVAILABLE_BODY, Sessions
 from .settings import Source
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
-
-UNAVAILABLE_BODY = b"The service is not available for the moment. Please try again.\n"
 
 
 class UnstickyMiddleware:

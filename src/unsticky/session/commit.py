@@ -13,8 +13,9 @@ from typing import Any
 
 from ..errors import SessionValueError
 from . import codec
+from .binding import Binding
 from .policy import first_proof, is_leaving, proof_changes
-from .session import Binding, Session
+from .session import Session
 from .store import Applied, Change, Record
 from .token import PROOF, Token
 
