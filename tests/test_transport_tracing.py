@@ -209,8 +209,43 @@ def test_beside_an_instrumented_client(library: str, driver: str, otlp: Telemetr
     (span,) = otlp.spans()
     assert span.scope == "opentelemetry.instrumentation.httpx"
     assert span.parent_id == caller(otlp).span_id
-    assert [name for name, _ in span.events] == ["unsticky.ejection", "unsticky.failover"]
+    names = ["unsticky.attempt", "unsticky.ejection", "unsticky.failover", "unsticky.attempt"]
+    assert [name for name, _ in span.events] == names
     assert answer.json()["headers"]["traceparent"].split("-")[2] == span.span_id
+
+
+@both
+@drivers
+def test_attempts_of_an_instrumented_client(library: str, driver: str, otlp: Telemetry, two: list[Upstream]) -> None:
+    """Each attempt is an event of the client's one span, with its endpoint and how it ended; the span has the pool."""
+    two[0].behave("status", status=503)
+    two[1].kill()
+    retry = {**NOWAIT, "attempts": 2}
+    failed = pytest.raises(LIBRARIES[library].ConnectError)
+    with pools_over(library, first_then_second(two), retry=retry) as pools, failed:
+        get(pools, driver, "http://catalog/", instrument=INSTRUMENTORS[library])
+    (span,) = otlp.spans()
+    assert span.attributes["unsticky.pool"] == "catalog"
+    ours = {"unsticky.pool": "catalog"}
+    first = {**ours, "unsticky.endpoint": two[0].address, "http.response.status_code": 503}
+    second = {**ours, "unsticky.endpoint": two[1].address, "http.request.resend_count": 1}
+    events = [attributes for name, attributes in span.events if name == "unsticky.attempt"]
+    assert events == [first, {**second, "error.type": f"{library}.ConnectError"}]
+    assert "unsticky.attempt" not in [name for name, _ in caller(otlp).events]
+    assert "unsticky.pool" not in caller(otlp).attributes
+
+
+@both
+def test_a_url_that_the_client_leaves_out(
+    library: str, otlp: Telemetry, two: list[Upstream], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where contrib makes no span, attempts are told on the caller's, which is not made one of the pool's."""
+    monkeypatch.setenv("OTEL_PYTHON_HTTPX_EXCLUDED_URLS", "catalog")
+    with pools_over(library, [two[0].url]) as pools:
+        get(pools, "sync", "http://catalog/", instrument=INSTRUMENTORS[library])
+    assert otlp.spans() == []
+    assert [name for name, _ in caller(otlp).events] == ["unsticky.attempt"]
+    assert "unsticky.pool" not in caller(otlp).attributes
 
 
 @both

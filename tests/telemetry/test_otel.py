@@ -211,6 +211,25 @@ def test_without_a_current_span_events_do_nothing() -> None:
     otel.pool_event("nowhere", "panic", {})
 
 
+def test_attempts_as_events(otlp: Telemetry) -> None:
+    """Below another's span an attempt is an event of it; suppressed, or without one, it is nothing."""
+    start_attempt(TRACED, ENDPOINT, SystemClock(), above=True).responded(200, "1.1")
+    with TRACER.start_as_current_span("client", kind=SpanKind.CLIENT):
+        start_attempt(TRACED, ENDPOINT, SystemClock(), above=True).responded(200, "1.1")
+        start_attempt(replace(TRACED, resend_count=1), ENDPOINT, SystemClock(), above=True).failed(OSError("secret"))
+        start_attempt(TRACED, ENDPOINT, SystemClock(), above=True).cancelled()
+        with otel.suppressed():
+            start_attempt(TRACED, ENDPOINT, SystemClock(), above=True).responded(200, "1.1")
+    (span,) = otlp.spans()
+    ours = {"unsticky.pool": "catalog", "unsticky.endpoint": "10.0.0.1:8000"}
+    assert span.events == [
+        ("unsticky.attempt", {**ours, "http.response.status_code": 200}),
+        ("unsticky.attempt", {**ours, "http.request.resend_count": 1, "error.type": "OSError"}),
+        ("unsticky.attempt", {**ours, "unsticky.cancelled": True}),
+    ]
+    assert span.attributes == {"unsticky.pool": "catalog"}
+
+
 def test_suppressed_instrumentation_is_respected(otlp: Telemetry) -> None:
     """Where instrumentation is suppressed, as an exporter does for itself, there are no spans of ours."""
     assert not traced_above(object.__new__(type("Transport", (), {})), "handle_request")

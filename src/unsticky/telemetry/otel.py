@@ -120,7 +120,7 @@ class AttemptSpan:
 
 
 class Untraced:
-    """Stands where an AttemptSpan would, when a span above already covers the call."""
+    """Stands where an AttemptSpan would, when there must be none and there is nothing to add to."""
 
     __slots__ = ()
 
@@ -138,6 +138,32 @@ class Untraced:
 
 
 UNTRACED = Untraced()
+
+
+class AttemptEvent(Untraced):
+    """An attempt as an event of the client's span: it stays visible where that instrumentation made the only span."""
+
+    __slots__ = ("_attributes", "_span")
+
+    def __init__(self, traced: Traced, endpoint: Endpoint, span: Span) -> None:
+        self._span = span
+        self._attributes: Attributes = {"unsticky.pool": traced.pool, "unsticky.endpoint": endpoint.address}
+        if traced.resend_count:
+            self._attributes["http.request.resend_count"] = traced.resend_count
+        if getattr(span, "kind", None) is SpanKind.CLIENT:  # else that instrumentation left this URL out
+            span.set_attribute("unsticky.pool", traced.pool)
+
+    def responded(self, status: int, version: str) -> None:
+        self._end("http.response.status_code", status)
+
+    def failed(self, error: BaseException) -> None:
+        self._end("error.type", qualified_name(error))
+
+    def cancelled(self) -> None:
+        self._end("unsticky.cancelled", True)
+
+    def _end(self, key: str, value: str | int) -> None:
+        self._span.add_event("unsticky.attempt", {**self._attributes, key: value})
 
 
 class Attached:
@@ -161,8 +187,11 @@ def suppressed() -> Attached:
 
 
 def start_attempt(traced: Traced, endpoint: Endpoint, clock: Clock, *, above: bool) -> AttemptSpan | Untraced:
-    """The span of an attempt, or a stand-in where `above` or the context says that there must be none."""
-    return UNTRACED if above else AttemptSpan(traced, endpoint, clock)
+    """The span of an attempt; where `above` says that there must be none, an event of the span that is there."""
+    if not above:
+        return AttemptSpan(traced, endpoint, clock)
+    span = trace.get_current_span()
+    return UNTRACED if _is_suppressed() or not span.is_recording() else AttemptEvent(traced, endpoint, span)
 
 
 def traced_above(transport: object, method: str) -> bool:
@@ -171,13 +200,17 @@ def traced_above(transport: object, method: str) -> bool:
     `instrument_client` replaces `method` on the transport object with a wrapper. Where it wraps a transport around
     ours, its span is the current one.
     """
-    if context.get_value(_SUPPRESS_HTTP) or context.get_value(_SUPPRESS_ALL):
+    if _is_suppressed():
         return True
     if hasattr(vars(transport).get(method), "__wrapped__"):
         return True
     span = trace.get_current_span()
     scope = getattr(span, "instrumentation_scope", None)
     return scope is not None and scope.name == _INSTRUMENTATION and span.is_recording()
+
+
+def _is_suppressed() -> bool:
+    return bool(context.get_value(_SUPPRESS_HTTP) or context.get_value(_SUPPRESS_ALL))
 
 
 def pool_event(pool: str, event: str, details: Mapping[str, str | int | float | bool]) -> None:
