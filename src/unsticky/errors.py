@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 
 class UnstickyError(Exception):
@@ -78,6 +79,14 @@ class RoutingError(UnstickyError):
         super().__init__(message)
         self.pool = pool
         self.attempts = tuple(attempts)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For copies, also those that go to another process: the default would leave `pool` out of the call."""
+        return _restored, (type(self), str(self), self.pool, self.attempts), self.__dict__.copy()
+
+
+def _restored(kind: type[RoutingError], message: str, pool: str, attempts: Sequence[str]) -> RoutingError:
+    return kind(message, pool=pool, attempts=attempts)
 
 
 class NoHealthyEndpoint(RoutingError):

@@ -7,7 +7,15 @@ import httpx
 from . import errors
 from ._transport import AsyncDriver, AsyncLeasedStream, LeasedStream, Library, SyncDriver
 
-__all__ = ["AsyncPoolTransport", "AttemptsFailed", "CallTimeout", "NoHealthyEndpoint", "PoolTransport"]
+__all__ = [
+    "AsyncPoolTransport",
+    "AttemptsFailed",
+    "AttemptsFailedToConnect",
+    "AttemptsTimedOut",
+    "CallTimeout",
+    "NoHealthyEndpoint",
+    "PoolTransport",
+]
 
 
 class NoHealthyEndpoint(errors.NoHealthyEndpoint, httpx.ConnectError):
@@ -19,15 +27,15 @@ class CallTimeout(errors.CallTimeout, httpx.TimeoutException):
 
 
 class AttemptsFailed(errors.AttemptsFailed, httpx.TransportError):
-    """Every attempt failed. It is also a ConnectError or a TimeoutException, when the last one was."""
+    """Every attempt failed. One of the two below, where the last attempt was a matter of connecting or of time."""
 
 
-class _Connecting(AttemptsFailed, httpx.ConnectError):
-    __qualname__ = "AttemptsFailed"
+class AttemptsFailedToConnect(AttemptsFailed, httpx.ConnectError):
+    """Every attempt failed, the last one before there was a connection."""
 
 
-class _InTime(AttemptsFailed, httpx.TimeoutException):
-    __qualname__ = "AttemptsFailed"
+class AttemptsTimedOut(AttemptsFailed, httpx.TimeoutException):
+    """Every attempt failed, the last one because its time passed."""
 
 
 class _Stream(LeasedStream, httpx.SyncByteStream): ...
@@ -37,8 +45,8 @@ class _AsyncStream(AsyncLeasedStream, httpx.AsyncByteStream): ...
 
 
 _HTTPX = Library(
-    httpx, _Stream, _AsyncStream, NoHealthyEndpoint, CallTimeout, AttemptsFailed, _Connecting, _InTime,
-    cancels_cleanly=False,
+    httpx, _Stream, _AsyncStream, NoHealthyEndpoint, CallTimeout,
+    AttemptsFailed, AttemptsFailedToConnect, AttemptsTimedOut, cancels_cleanly=False,
 )  # fmt: skip
 
 

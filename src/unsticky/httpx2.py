@@ -7,7 +7,15 @@ import httpx2
 from . import errors
 from ._transport import AsyncDriver, AsyncLeasedStream, LeasedStream, Library, SyncDriver
 
-__all__ = ["AsyncPoolTransport", "AttemptsFailed", "CallTimeout", "NoHealthyEndpoint", "PoolTransport"]
+__all__ = [
+    "AsyncPoolTransport",
+    "AttemptsFailed",
+    "AttemptsFailedToConnect",
+    "AttemptsTimedOut",
+    "CallTimeout",
+    "NoHealthyEndpoint",
+    "PoolTransport",
+]
 
 
 class NoHealthyEndpoint(errors.NoHealthyEndpoint, httpx2.ConnectError):
@@ -19,15 +27,15 @@ class CallTimeout(errors.CallTimeout, httpx2.TimeoutException):
 
 
 class AttemptsFailed(errors.AttemptsFailed, httpx2.TransportError):
-    """Every attempt failed. It is also a ConnectError or a TimeoutException, when the last one was."""
+    """Every attempt failed. One of the two below, where the last attempt was a matter of connecting or of time."""
 
 
-class _Connecting(AttemptsFailed, httpx2.ConnectError):
-    __qualname__ = "AttemptsFailed"
+class AttemptsFailedToConnect(AttemptsFailed, httpx2.ConnectError):
+    """Every attempt failed, the last one before there was a connection."""
 
 
-class _InTime(AttemptsFailed, httpx2.TimeoutException):
-    __qualname__ = "AttemptsFailed"
+class AttemptsTimedOut(AttemptsFailed, httpx2.TimeoutException):
+    """Every attempt failed, the last one because its time passed."""
 
 
 class _Stream(LeasedStream, httpx2.SyncByteStream): ...
@@ -37,8 +45,8 @@ class _AsyncStream(AsyncLeasedStream, httpx2.AsyncByteStream): ...
 
 
 _HTTPX2 = Library(
-    httpx2, _Stream, _AsyncStream, NoHealthyEndpoint, CallTimeout, AttemptsFailed, _Connecting, _InTime,
-    cancels_cleanly=True,
+    httpx2, _Stream, _AsyncStream, NoHealthyEndpoint, CallTimeout,
+    AttemptsFailed, AttemptsFailedToConnect, AttemptsTimedOut, cancels_cleanly=True,
 )  # fmt: skip
 
 
