@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -63,6 +64,33 @@ def test_what_is_served(origin: Any) -> None:
 def test_what_is_not(origin: Any) -> None:
     """Any other port, scheme or host is not the pool's."""
     assert pools(match=["https://api.example.com"]).find(*origin) is None
+
+
+def test_hosts_in_both_forms() -> None:
+    """A `match` origin in ASCII serves its Unicode form too, which is what httpx makes of it; other names do not."""
+    found = pools(match=["http://xn--bcher-kva.example", "http://api.xn--bcher-kva.example"])
+    for host in ("bücher.example", "xn--bcher-kva.example", "api.bücher.example", "api.xn--bcher-kva.example"):
+        assert found.find("http", host, None) is not None, host
+    for host in ("bucher.example", "büche.example", "\u2028.example"):
+        assert found.find("http", host, None) is None, host
+
+
+@both
+def test_calls_to_a_name_in_unicode(library: str, two: list[Upstream]) -> None:
+    """Both forms of such a name reach the pool, and the Host header is the ASCII one."""
+    with pools_over(library, [two[0].url], match=["http://xn--bcher-kva.example"]) as found, found.client() as client:
+        for host in ("bücher.example", "xn--bcher-kva.example"):
+            assert client.get(f"http://{host}/").json()["headers"]["host"] == "xn--bcher-kva.example"
+
+
+@both
+def test_proxies(library: str, two: list[Upstream]) -> None:
+    """`proxy` is the way to the endpoints, not one around the pools."""
+    with pools_over(library, [two[0].url]) as found, found.client(proxy=two[1].url) as client:
+        answer = client.get("http://catalog/items")
+    assert answer.extensions["unsticky"]["endpoint"] == two[0].address
+    assert answer.json()["port"] == two[1].port
+    assert answer.json()["headers"]["host"] == two[0].address
 
 
 def test_sources(tmp_path: Path) -> None:
@@ -130,6 +158,21 @@ def test_nothing_runs_without_health_checks(two: list[Upstream]) -> None:
     with pools_over("httpx", [two[0].url], health={"path": "/"}) as found:
         found.find("http", "elsewhere", None)
         assert not worker.running
+
+
+def test_pools_that_are_dropped(two: list[Upstream]) -> None:
+    """Health checks end with the pools that began them, also where nobody closed these."""
+
+    def use() -> None:
+        settings = {"endpoints": [two[0].url], "health": {"path": "/healthz", "interval": 0.02}}
+        found = Pools.from_settings({"pools": {"catalog": settings}})
+        with found.client() as client:
+            assert client.get("http://catalog/").status_code == 200
+        eventually(lambda: found.status()["catalog"][0].healthy)
+
+    use()
+    gc.collect()
+    eventually(lambda: not worker.running)
 
 
 @both

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib import import_module
 from os import PathLike
 from random import Random
@@ -12,6 +13,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 from weakref import WeakSet
+
+from httpx import URL, InvalidURL
 
 from .clock import Clock, SystemClock
 from .probes import Probes
@@ -26,7 +29,9 @@ if TYPE_CHECKING:
     from httpx import AsyncClient, Client
 
 _PORTS = {"http": 80, "https": 443}
-_OF_TRANSPORTS = frozenset({"verify", "cert", "http1", "http2", "limits", "uds", "local_address", "socket_options"})
+_OF_TRANSPORTS = frozenset(
+    {"verify", "cert", "http1", "http2", "limits", "uds", "local_address", "socket_options", "proxy"}
+)
 Origin = tuple[str, str, int | None]  # scheme, host in lower case, port
 
 
@@ -86,8 +91,11 @@ class Pools:
         return found
 
     def find(self, scheme: str, host: str, port: int | None) -> Served | None:
-        """Who serves this origin; None: no pool does. `port` is None when the URL names none, or the default one."""
-        served = self._served.get((scheme, host, port))
+        """Who serves this origin; None: no pool does. `port` is None when the URL names none, or the default one.
+
+        `host` may be in either of its forms, Unicode or "xn--...": httpx decodes what it can.
+        """
+        served = self._served.get((scheme, host if host.isascii() else _in_ascii(host), port))
         if served is not None and self._probes is None:
             self._start_probes()
         return served
@@ -108,8 +116,8 @@ class Pools:
     def client(self, **kwargs: Any) -> Client:
         """A client of the library that `client` in the settings names.
 
-        `kwargs` are those of its Client. `transport` is the innermost hop; `verify`, `cert`, `http2`, `limits` and the
-        like are the innermost hop's. Closing it is the caller's; `Pools.close` does it as well.
+        `kwargs` are those of its Client. `transport` is the innermost hop; `verify`, `cert`, `http2`, `limits`, `proxy`
+        and the like are the innermost hop's. Closing it is the caller's; `Pools.close` does it as well.
         """
         ours, theirs = _library(self.settings.client)
         client: Client = theirs.Client(transport=ours.PoolTransport(self, **_inner(kwargs)), **kwargs)
@@ -145,6 +153,15 @@ def _origin(url: str) -> Origin:
     parts = urlsplit(url)
     port = None if parts.port == _PORTS.get(parts.scheme) else parts.port
     return parts.scheme, parts.hostname or "", port
+
+
+@lru_cache(maxsize=1024)
+def _in_ascii(host: str) -> str:
+    """As it is sent, by the rules of the library that decoded it."""
+    try:
+        return URL(scheme="http", host=host).raw_host.decode("ascii")
+    except InvalidURL:  # not a name that a pool could have
+        return host
 
 
 def _library(name: str) -> tuple[Any, Any]:

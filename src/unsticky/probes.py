@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import weakref
 from collections.abc import Iterable
-from functools import cache
+from functools import cache, partial
 
 import httpx
 
@@ -13,7 +14,7 @@ from .routing.call import Endpoint
 from .routing.pool import Pool
 from .telemetry.otel import suppressed
 from .telemetry.pool_events import report
-from .worker import worker
+from .worker import Hold, worker
 
 
 class Probes:
@@ -23,10 +24,18 @@ class Probes:
         self._periodic = [
             worker.every(pool.options.health.interval, _Round(pool)) for pool in pools if pool.options.health.path
         ]
+        # Pools that were dropped without `close`. In the worker's thread: a finalizer must not take the worker's lock.
+        self._dropped = weakref.finalize(self, worker.call_soon, partial(_release, self._periodic))
+        self._dropped.atexit = False
 
     def close(self) -> None:
-        for periodic in self._periodic:
-            periodic.release()
+        self._dropped.detach()
+        _release(self._periodic)
+
+
+def _release(holds: Iterable[Hold]) -> None:
+    for hold in holds:
+        hold.release()
 
 
 class _Round:
