@@ -178,7 +178,7 @@ def test_all_endpoints_down(library: str) -> None:
             client.get("http://catalog/x?secret=1")
         error = caught.value
         assert isinstance(error, LIBRARIES[library].ConnectError)
-        assert type(error).__qualname__ == "AttemptsFailed"
+        assert type(error).__qualname__ == "AttemptsFailedToConnect"
         assert sorted(line.partition(": ")[0] for line in error.attempts) == sorted(url[7:] for url in urls)
         assert all("could not connect" in line for line in error.attempts)
         assert all(line in str(error) for line in error.attempts)

@@ -34,6 +34,7 @@ class AsyncDriver:
         self._pools = pools
         self._options = options
         self._given = transport
+        self._waiting = "pool" if transport is not None else _waiting(options)
         self._of_parents: list[Any] = []
         self._forget()
         in_forked_children(self._forget)
@@ -80,16 +81,23 @@ class AsyncDriver:
             with hop.span.sending():
                 response = await self._response(hop)
         except Exception as error:
+            hop.abandon()
             return hop.failed(error)
         except BaseException:
+            hop.abandon()
             hop.span.cancelled()
             raise
-        return hop.late() if response is None else hop.responded(response)
+        if response is None:
+            hop.abandon()
+            return hop.late(self._waiting)
+        return hop.responded(response)
 
     async def _response(self, hop: Hop) -> Any:
         """The response, or None if its headers were not there in time."""
+        if must_not_cancel := self._must_not_cancel():
+            hop.own_body()
         sending = (await self._transport()).handle_async_request(hop.request)
-        if self._must_not_cancel():
+        if must_not_cancel:
             return await to_the_end(sending, seconds=hop.seconds, unwanted=_close)
         if hop.seconds is None:
             return await sending
@@ -136,6 +144,14 @@ class AsyncDriver:
             await self._given.aclose()
         elif found := self._inner.get(_running_loop() or _NO_ASYNCIO):
             await found[1].aclose()
+
+
+def _waiting(options: dict[str, Any]) -> str:
+    """What an attempt is at before it connects or writes, as the phase that decides how it failed."""
+    if options.get("http2"):  # waits for another's connecting, or for a free stream: perhaps its headers are queued
+        return "read"
+    limits = options.get("limits")
+    return "connect" if limits is None or limits.max_connections is None else "pool"
 
 
 class _NoAsyncio:

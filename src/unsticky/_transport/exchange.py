@@ -18,6 +18,7 @@ from ..telemetry import otel
 from ..telemetry.pool_events import report
 from .hashed import HashedRequest
 from .library import Library
+from .progress import Progress
 
 _RESEND = "unsticky.resend_count"  # in request.extensions, which httpx copies into the request of a redirect
 
@@ -47,7 +48,9 @@ class CallOptions:
 
     def _check(self) -> None:
         timeout = self.timeout
-        if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or timeout <= 0):
+        if timeout is not None and (
+            isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout > 0
+        ):
             raise ValueError('extensions["unsticky"]["timeout"]: expected seconds above 0')
         if not isinstance(self.retry, bool):
             raise ValueError('extensions["unsticky"]["retry"]: expected true or false')
@@ -147,7 +150,7 @@ class Exchange:
 class Hop:
     """One attempt's request to its endpoint."""
 
-    __slots__ = ("_attempt", "_exchange", "_timeouts", "request", "seconds", "span")
+    __slots__ = ("_attempt", "_exchange", "_progress", "_timeouts", "request", "seconds", "span")
 
     def __init__(self, exchange: Exchange, attempt: Attempt, resend: int) -> None:
         self._exchange = exchange
@@ -176,8 +179,10 @@ class Hop:
         """The caller's, with timeouts that end no later than the attempt does, and the name for TLS."""
         extensions = {key: value for key, value in request.extensions.items() if key not in ("unsticky", _RESEND)}
         self._timeouts: dict[str, Any] = extensions.get("timeout") or {}
+        timeouts = self._timeouts
         if self.seconds is not None:
-            extensions["timeout"] = {name: _sooner(self._timeouts.get(name), self.seconds) for name in _PHASES}
+            timeouts = {name: _sooner(self._timeouts.get(name), self.seconds) for name in _PHASES}
+        extensions["timeout"] = self._progress = Progress(timeouts)
         if host is not None:
             extensions.setdefault("sni_hostname", otel.server(request.url.scheme, host)[0])
         return extensions
@@ -187,7 +192,7 @@ class Hop:
         if self.seconds is not None:
             # The attempt's deadline ends here, and the body is read with the caller's timeouts: the transport below
             # looks into this mapping again when it starts to read.
-            self.request.extensions["timeout"].update({name: self._timeouts.get(name) for name in _PHASES})
+            self._progress.update({name: self._timeouts.get(name) for name in _PHASES})
         version = response.extensions.get("http_version", b"HTTP/1.1").decode("ascii", "replace").removeprefix("HTTP/")
         self.span.responded(response.status_code, version)
         return Outcome(
@@ -202,12 +207,24 @@ class Hop:
         self.span.failed(error)
         return Outcome(self._attempt, failure=self._exchange.library.failure(error), error=error)
 
-    def late(self) -> Outcome:
-        """The attempt's time was over."""
-        text = f"no response headers within {self.seconds:.3g} seconds"
-        return self.failed(self._exchange.library.module.ReadTimeout(text, request=self._exchange.request))
+    def own_body(self) -> None:
+        """Put between the transport below and the caller's body what `abandon` can cut."""
+        self.request.stream = self._progress.guarded(self._exchange.library.module, self.request.stream)
+
+    def abandon(self) -> None:
+        """The attempt is late, or the caller is gone: it must begin to send no more, and read no more of the body."""
+        self._progress.abandon(self._exchange.library.module.WriteError("the attempt was abandoned"))
+
+    def late(self, waiting: str) -> Outcome:
+        """The attempt's time was over. `waiting`: the phase it counts as, if it had no connection to wait for yet."""
+        names, phase = self._exchange.library.module, self._progress.phase
+        phase = waiting if phase == "pool" else phase
+        kind = {"pool": names.PoolTimeout, "connect": names.ConnectTimeout}.get(phase, names.ReadTimeout)
+        text = f"{_MISSED.get(phase, 'no response headers')} within {self.seconds:.3g} seconds"
+        return self.failed(kind(text, request=self._exchange.request))
 
 
+_MISSED = {"pool": "no free connection", "connect": "not connected"}
 _PHASES = ("connect", "read", "write", "pool")
 
 
