@@ -268,7 +268,7 @@ def test_an_interrupted_call_gives_all_back(library: str, three: list[Upstream])
                     client.get("http://catalog/")
                 assert in_flight(pools) == 0
             assert not client._transport._bodies.open
-            assert not client._transport._inner._pool._requests
+            assert not client._transport._inner.transports()[0]._pool._requests
     finally:
         signal.signal(signal.SIGALRM, before)
 

@@ -52,8 +52,8 @@ def test_2000_responses_dropped_unread(library: str, drop: Callable[[Any, int], 
         transport: Any = client._transport
         eventually(lambda: in_flight(pools) == 0)
         eventually(lambda: not transport._bodies.open)
-        eventually(lambda: not busy(transport._inner))
-        idle = len(transport._inner._pool.connections)
+        eventually(lambda: not busy(transport._inner.transports()[0]))
+        idle = len(transport._inner.transports()[0]._pool.connections)
         eventually(lambda: sum(one.seen()["connections"] for one in two) <= idle)
         assert idle < 10
     assert not worker.running
@@ -81,7 +81,9 @@ def test_dropped_in_threads(library: str, two: list[Upstream]) -> None:
             gc.set_threshold(*before)
         gc.collect()
         transport: Any = client._transport
-        eventually(lambda: in_flight(pools) == 0 and not transport._bodies.open and not busy(transport._inner))
+        eventually(
+            lambda: in_flight(pools) == 0 and not transport._bodies.open and not busy(transport._inner.transports()[0])
+        )
 
 
 @both
@@ -91,7 +93,7 @@ def test_a_dropped_client(library: str, two: list[Upstream]) -> None:
         client = pools.client()
         assert client.get("http://catalog/").status_code == 200
         assert worker.running
-        client._transport._inner.close()  # the sockets would warn
+        client._transport._inner.transports()[0].close()  # the sockets would warn
         del client
         gc.collect()
         eventually(lambda: not worker.running)
@@ -144,7 +146,8 @@ def test_2000_calls_cancelled_at_random_moments(library: str, options: dict[str,
             gc.collect()
             assert in_flight(pools) == 0
             assert not transport._open
-            ((inner, _),) = transport._inner.values()
+            ((names, _),) = transport._inner.values()
+            (inner,) = names.transports()
             assert not busy(inner)
             for one in two:
                 one.behave("echo")
@@ -177,7 +180,8 @@ def test_calls_cancelled_by_scopes(library: str, backend: str, two: list[Upstrea
                 for _ in range(400):
                     group.start_soon(call)
             transport: Any = client._transport
-            ((inner, _),) = transport._inner.values()
+            ((names, _),) = transport._inner.values()
+            (inner,) = names.transports()
             with anyio.fail_after(20):
                 while busy(inner) or in_flight(pools) or transport._open:  # noqa: ASYNC110 - left tasks have no event
                     await anyio.sleep(0.005)
@@ -203,7 +207,8 @@ def test_async_responses_dropped_unread(library: str, two: list[Upstream]) -> No
             transport: Any = client._transport
             await settled(lambda: len(asyncio.all_tasks()) == 1 and not transport._open)
             assert in_flight(pools) == 0
-            ((inner, _),) = transport._inner.values()
+            ((names, _),) = transport._inner.values()
+            (inner,) = names.transports()
             assert not busy(inner)
 
     with pools_over(library, [one.url for one in two]) as pools:
@@ -224,7 +229,8 @@ def test_an_abandoned_call_has_an_end(library: str, two: list[Upstream]) -> None
             assert task.cancelled()
             assert in_flight(pools) == 0
             await settled(lambda: len(asyncio.all_tasks()) == 1)
-            ((inner, _),) = client._transport._inner.values()
+            ((names, _),) = client._transport._inner.values()
+            (inner,) = names.transports()
             assert not busy(inner)
 
     with pools_over(library, [two[0].url]) as pools:

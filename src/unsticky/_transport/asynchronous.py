@@ -16,7 +16,7 @@ from ..worker import in_forked_children
 from .exchange import Exchange, Hop
 from .library import Library
 from .streams import Guard, OpenBody, end
-from .sync import inner_transport
+from .sync import ServerNames, inner_transport
 from .unobserved import to_the_end
 
 
@@ -42,13 +42,13 @@ class AsyncDriver:
     def _forget(self) -> None:
         """Connections are not shared with a parent process; what is left of its own is kept and never used."""
         self._of_parents.append((vars(self).get("_inner"), vars(self).get("_open")))
-        self._inner: dict[Any, tuple[Any, AsyncGenerator[None]]] = {}  # by event loop
+        self._inner: dict[Any, tuple[ServerNames, AsyncGenerator[None]]] = {}  # by event loop
         self._open: set[OpenBody] = set()
 
     async def handle(self, request: Any) -> Any:
         served = self._pools.find(request.url.scheme, request.url.host, request.url.port)
         if served is None:
-            return await (await self._transport()).handle_async_request(request)
+            return await (await self._transport(request)).handle_async_request(request)
         outcome = await self._drive(request, served)
         response: Any = outcome.response
         if response.is_closed:  # a transport of the caller's own may answer with what is read already
@@ -96,7 +96,7 @@ class AsyncDriver:
         """The response, or None if its headers were not there in time."""
         if must_not_cancel := self._must_not_cancel():
             hop.own_body()
-        sending = (await self._transport()).handle_async_request(hop.request)
+        sending = (await self._transport(hop.request)).handle_async_request(hop.request)
         if must_not_cancel:
             return await to_the_end(sending, seconds=hop.seconds, unwanted=_close)
         if hop.seconds is None:
@@ -120,23 +120,24 @@ class AsyncDriver:
             return _directly, _directly
         return (_directly if self.library.cancels_cleanly else _read_to_the_end), to_the_end
 
-    async def _transport(self) -> Any:
+    async def _transport(self, request: Any) -> Any:
         if self._given is not None:
             return self._given
         loop = _running_loop() or _NO_ASYNCIO
         if loop not in self._inner:
-            inner = inner_transport(self.library, "AsyncHTTPTransport", self._options)
+            inner = ServerNames(partial(inner_transport, self.library, "AsyncHTTPTransport", self._options))
             self._inner[loop] = inner, (end := self._until_the_loop_ends(loop, inner))
             await anext(end)
-        return self._inner[loop][0]
+        return self._inner[loop][0].of(request)
 
-    async def _until_the_loop_ends(self, loop: Any, inner: Any) -> AsyncGenerator[None]:
+    async def _until_the_loop_ends(self, loop: Any, inner: ServerNames) -> AsyncGenerator[None]:
         """Event loops finish open generators before they end, so that connections are closed while they can be."""
         try:
             yield
         finally:
             self._inner.pop(loop, None)
-            await inner.aclose()
+            for transport in inner.transports():
+                await transport.aclose()
 
     async def aclose(self) -> None:
         """Close the connections of the running event loop: those of others close when their loop ends."""

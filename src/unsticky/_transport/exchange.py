@@ -66,7 +66,7 @@ class Exchange:
     """A call on its way: the flow, what is sent for each attempt, and how it ends."""
 
     __slots__ = (
-        "_attempts", "_flow", "_last", "_resends", "_served", "above", "headers", "host", "library", "pool", "request",
+        "_attempts", "_flow", "_last", "_resends", "above", "headers", "host", "library", "pool", "request", "served",
     )  # fmt: skip
 
     def __init__(self, library: Library, served: Served, request: Any, *, above: bool) -> None:
@@ -74,7 +74,7 @@ class Exchange:
         self.pool = served.pool
         self.request = request
         self.above = above  # an instrumentation above us has a span already
-        self._served = served
+        self.served = served
         self.headers: list[tuple[bytes, bytes]] = request.headers.raw
         self.host = self._kept_host()
         self._attempts = 0
@@ -83,7 +83,7 @@ class Exchange:
         self._flow = route(served.pool, self._call(CallOptions.read(request.extensions.get("unsticky"))))
 
     def _call(self, options: CallOptions) -> Call:
-        served, request = self._served, self.request
+        served, request = self.served, self.request
         timeout = served.options.timeout if options.timeout is None else options.timeout
         return Call(
             request.method,
@@ -97,12 +97,12 @@ class Exchange:
         """The Host header as it came, where it is sent on: by the pool's rule, or because the caller chose it."""
         request = self.request
         host = next((value for name, value in self.headers if name.lower() == b"host"), b"")
-        return host.decode("latin-1") if self._served.preserve or host != request.url.netloc else None
+        return host.decode("latin-1") if self.served.preserve or host != request.url.netloc else None
 
     def _key(self, given: str | None) -> int | None:
-        if self._served.keys is None:
+        if self.served.keys is None:
             return None
-        return HashedRequest(self.request).key(self._served.keys) if given is None else hash_text(given)
+        return HashedRequest(self.request).key(self.served.keys) if given is None else hash_text(given)
 
     def step(self, outcome: Outcome | None) -> Send | Wait | Outcome | RoutingError:
         """The flow's next command, or its end. What happened to the pool meanwhile is told."""
@@ -172,10 +172,10 @@ class Hop:
             url,
             headers=_headers(exchange.headers, host, self.span.headers()),
             stream=request.stream,
-            extensions=self._extensions(request, kept),
+            extensions=self._extensions(request),
         )
 
-    def _extensions(self, request: Any, host: str | None) -> dict[str, Any]:
+    def _extensions(self, request: Any) -> dict[str, Any]:
         """The caller's, with timeouts that end no later than the attempt does, and the name for TLS."""
         extensions = {key: value for key, value in request.extensions.items() if key not in ("unsticky", _RESEND)}
         self._timeouts: dict[str, Any] = extensions.get("timeout") or {}
@@ -183,8 +183,8 @@ class Hop:
         if self.seconds is not None:
             timeouts = {name: _sooner(self._timeouts.get(name), self.seconds) for name in _PHASES}
         extensions["timeout"] = self._progress = Progress(timeouts)
-        if host is not None:
-            extensions.setdefault("sni_hostname", otel.server(request.url.scheme, host)[0])
+        if self._exchange.served.preserve:  # by the URL: a Host header that a caller chose is no name to verify
+            extensions.setdefault("sni_hostname", request.url.host)
         return extensions
 
     def responded(self, response: Any) -> Outcome:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 import weakref
 from collections import deque
+from collections.abc import Callable
+from functools import partial
 from threading import Lock
 from typing import Any, ClassVar
 
@@ -39,14 +41,14 @@ class SyncDriver:
         """Connections are not shared with a parent process; what is left of its own is kept and never used."""
         self._of_parents.append((vars(self).get("_inner"), self._bodies))
         self._lock = Lock()
-        self._inner: Any = self._given
+        self._inner: ServerNames | None = None
         self._bodies = _Bodies()
 
     def handle(self, request: Any) -> Any:
         self._bodies.close_dropped()
         served = self._pools.find(request.url.scheme, request.url.host, request.url.port)
         if served is None:
-            return self._transport().handle_request(request)
+            return self._transport(request).handle_request(request)
         outcome = self._drive(request, served)
         response: Any = outcome.response
         if response.is_closed:  # a transport of the caller's own may answer with what is read already
@@ -77,7 +79,7 @@ class SyncDriver:
         hop = exchange.hop(attempt)
         try:
             with hop.span.sending():
-                response = self._transport().handle_request(hop.request)
+                response = self._transport(hop.request).handle_request(hop.request)
         except Exception as error:
             return hop.failed(error)
         except BaseException:
@@ -85,17 +87,22 @@ class SyncDriver:
             raise
         return hop.responded(response)
 
-    def _transport(self) -> Any:
+    def _transport(self, request: Any) -> Any:
+        if self._given is not None:
+            return self._given
         if self._inner is None:
             with self._lock:
                 if self._inner is None:
-                    self._inner = inner_transport(self.library, "HTTPTransport", self._options)
-        return self._inner
+                    self._inner = ServerNames(partial(inner_transport, self.library, "HTTPTransport", self._options))
+        return self._inner.of(request)
 
     def close(self) -> None:
         self._bodies.close()
-        if self._inner is not None:
-            self._inner.close()
+        if self._given is not None:
+            self._given.close()
+        elif self._inner is not None:
+            for transport in self._inner.transports():
+                transport.close()
 
 
 class _Bodies:
@@ -141,6 +148,26 @@ class _Bodies:
             hold, self._hold = self._hold, None
         if hold is not None:
             hold.release()
+
+
+class ServerNames:
+    """One transport of the library per TLS server name.
+
+    httpcore reuses a connection by its address alone: one that was verified for one `match` origin must not carry
+    calls to another. There are as many names as settings name, and the program's own `sni_hostname` extensions.
+    """
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self._make = make
+        self._transports: dict[str | None, Any] = {None: make()}
+
+    def of(self, request: Any) -> Any:
+        name = request.extensions.get("sni_hostname") if request.url.scheme == "https" else None
+        found = self._transports.get(name)
+        return self._transports.setdefault(name, self._make()) if found is None else found
+
+    def transports(self) -> list[Any]:
+        return list(self._transports.values())
 
 
 def inner_transport(library: Library, name: str, options: dict[str, Any]) -> Any:
