@@ -3,7 +3,11 @@
     UnstickyError
     ├── SettingsError             settings are wrong; every problem of the source is listed
     ├── StoreError                a session store could not answer (never: "not found")
+    │   └── DamagedRecord         it answered, with a record that can't be read
     ├── SessionError
+    │   ├── SessionConflict       a transaction was overtaken again and again
+    │   ├── SessionLimitReached   the owner has as many sessions as `maximum_sessions` allows
+    │   ├── SessionNotLoaded      `lazy` is set, and the session was used before `await session.load()`
     │   ├── SessionUnavailable    the session is needed and its store is away; answered with 503
     │   ├── SessionValueError     a value or key can't be stored (also a TypeError)
     │   └── SessionHeadersSent    a session would have to be created or rotated after the headers were sent
@@ -52,8 +56,24 @@ class StoreError(UnstickyError):
     """A session store could not answer: down, too slow, or it answered nonsense. Its message holds no secret."""
 
 
+class DamagedRecord(StoreError):
+    """The store answered, but the record can't be read: it was damaged, or is not ours. The store itself is well."""
+
+
 class SessionError(UnstickyError):
     """Something about the current request's session."""
+
+
+class SessionConflict(SessionError):
+    """Others kept changing what a transaction had read, so it was given up. Nothing of it was written."""
+
+
+class SessionLimitReached(SessionError):
+    """The owner has as many sessions as `maximum_sessions` allows, and `at_limit = "refuse"`. Nothing was written."""
+
+
+class SessionNotLoaded(SessionError):
+    """With `lazy = true` a session is loaded by `await request.session.load()`; it was used before that."""
 
 
 class SessionUnavailable(SessionError):

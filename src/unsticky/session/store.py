@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol, runtime_checkable
@@ -48,6 +48,9 @@ class Applied(Enum):
 
 class Store(Protocol):
     """A store for threads. Every verb raises StoreError for system failures only, with no secret in its text.
+
+    A record that is there and can't be read is a DamagedRecord. A store that may drop records before their `expires`
+    to make room says so with an attribute, `may_evict = True`: it is not trusted with lists of an owner's sessions.
 
     A write that ends in StoreError was either applied whole or not at all; which one can't be known. A field name or
     owner that UTF-8 can't hold (a lone surrogate) is a ValueError, and nothing is written.
@@ -107,4 +110,26 @@ class Purgeable(Protocol):
 
     def purge(self, limit: int = 1000) -> int:
         """Delete at most `limit` records that are past their `expires`; return how many."""
+        ...
+
+
+@runtime_checkable
+class Scannable(Protocol):
+    """Ability of a Store to show all that it holds, for administration."""
+
+    def scan(self, batch: int = 500) -> Iterator[list[tuple[str, Record]]]:
+        """Key and record of all that is live, in batches of about `batch`.
+
+        A record that stays for the whole scan is seen, perhaps twice; those that come or go meanwhile may be. Damaged
+        ones are left out. Many operations, each with the store's own deadline: StoreError can come in between.
+        """
+        ...
+
+
+@runtime_checkable
+class Migratable(Protocol):
+    """Ability of a Store whose server has a schema: it is made at first use, or here, by somebody who may."""
+
+    def migrate(self) -> list[str]:
+        """Bring the schema up to date; return what was done, a sentence each. Empty: nothing had to be."""
         ...

@@ -18,7 +18,7 @@ from math import ceil
 from typing import Any, TypeVar
 
 from ..clock import Clock
-from ..errors import StoreError
+from ..errors import DamagedRecord, StoreError
 from ..session.store import Applied, Change, Record
 from .redis_pool import AsyncRedisPool, RedisPool
 from .redis_wire import Command, Word, pack
@@ -214,7 +214,7 @@ def _record(reply: Any, key: str, now: float) -> Record | None:
             generation=int(pairs[b"g"]),
         )
     except (TypeError, ValueError, KeyError):
-        raise StoreError("Redis store: a record is damaged") from None
+        raise DamagedRecord("Redis store: a record is damaged") from None
 
 
 def _chosen(outcomes: tuple[T, ...], reply: Any) -> T:

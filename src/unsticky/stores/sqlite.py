@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from ..clock import Clock
-from ..errors import StoreError
+from ..errors import DamagedRecord
 from ..session.store import Applied, Change, Record
 from .merge import check_names, merge
 from .sqlite_pool import BusyError, SqlitePool
@@ -137,7 +137,7 @@ def _record(row: tuple[Any, ...]) -> Record:
     try:
         return Record(_decode(row[0]), *row[1:])
     except (msgspec.DecodeError, TypeError):
-        raise StoreError("SQLite store: a record is damaged") from None
+        raise DamagedRecord("SQLite store: a record is damaged") from None
 
 
 def _in_transaction(connection: sqlite3.Connection, work: Callable[..., Any], *args: Any) -> Any:
