@@ -8,6 +8,8 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from uuid import uuid4
 
@@ -17,7 +19,7 @@ from support.stores import Face, face, record
 from support.tls_proxy import tls_in_front_of
 from support.valkey import Valkey, running
 from unsticky.errors import StoreError
-from unsticky.session.store import Applied, Change
+from unsticky.session.store import Applied, Change, Scannable
 from unsticky.testing import FakeClock
 
 CLOCK = FakeClock()
@@ -99,6 +101,28 @@ def test_a_damaged_record(valkey: Valkey, key: str, kind: str, name: str) -> Non
         client.hdel(f"unsticky:{key}", name)
         with pytest.raises(StoreError, match="damaged"):
             store.load(key)
+
+
+def test_scan(own_valkey: Valkey) -> None:
+    """All that is live and whole, in batches; what is damaged, expired, strayed or not ours is left out."""
+    kept = {f"v1:{n}": record(NOW, n=b"%d" % n) for n in range(250)}
+    with face("sync", own_valkey.url, CLOCK, TIMEOUT) as store, own_valkey.client() as client:
+        for key, one in kept.items():
+            store.create(key, one)
+        for key in ("damaged", "strayed", "expired"):
+            store.create(key, replace(record(NOW), expires=NOW + 60 * (key != "expired")))
+        client.hdel("unsticky:damaged", "g")
+        client.rename("unsticky:strayed", "unsticky:elsewhere")
+        client.set("unsticky:text", "text")
+        client.hset(b"unsticky:\xff", "k", "x")
+        client.mset({f"other:{n}": "x" for n in range(200)})
+        assert isinstance(store.store, Scannable)
+        batches = list(store.store.scan(batch=100))
+        assert len(batches) > 2
+        assert dict(chain.from_iterable(batches)) == kept
+        own_valkey.kill()
+        with pytest.raises(StoreError):
+            list(store.store.scan())
 
 
 @KINDS

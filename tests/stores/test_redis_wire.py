@@ -5,14 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from unsticky.stores.redis_wire import ErrorReply, ReplyError, ReplyParser, pack
 
 bulks = st.one_of(st.none(), st.binary(max_size=30), st.just(b"\r\n"), st.just(b"$3\r\n"))
 scalars = st.one_of(st.integers(-(2**63), 2**63 - 1), bulks)
-replies = st.lists(st.one_of(scalars, st.lists(scalars, max_size=5), st.lists(st.binary(max_size=9), max_size=9)))
+arrays = st.recursive(st.lists(scalars, max_size=5), lambda inner: st.lists(st.one_of(scalars, inner), max_size=3))
+replies = st.lists(st.one_of(scalars, arrays, st.lists(st.binary(max_size=9), max_size=9)))
+
+
+def depth(reply: Any) -> int:
+    return 1 + max(map(depth, reply), default=0) if isinstance(reply, list) else 0
 
 
 def spoken(reply: Any) -> bytes:
@@ -26,6 +31,7 @@ def spoken(reply: Any) -> bytes:
 @given(replies, st.lists(st.integers(1, 20)))
 def test_replies_cut_anywhere(expected: list[Any], cuts: list[int]) -> None:
     """However the bytes come, the replies are the same."""
+    assume(all(depth(reply) <= 8 for reply in expected))
     data = b"".join(map(spoken, expected))
     parser, found = ReplyParser(), []
     for size in (*cuts, len(data)):
@@ -47,12 +53,18 @@ def test_a_byte_at_a_time() -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"HTTP/1.1\r\n", b"\r\n", b"$x\r\n", b":x\r\n", b"*x\r\n", b"*1\r\n*1\r\n", b"%1\r\n"]
+    "data",
+    [b"HTTP/1.1\r\n", b"\r\n", b"$x\r\n", b":x\r\n", b"*x\r\n", b"*1\r\n" * 9, b"%1\r\n", b"$1\r\nabc\r\n"],
 )
 def test_no_reply(data: bytes) -> None:
     """What can't be a reply to what we ask is an error at once."""
     with pytest.raises(ReplyError):
         list(ReplyParser().feed(data))
+
+
+def test_no_array_is_none() -> None:
+    """A null array is None, alone and among others."""
+    assert list(ReplyParser().feed(b"*-1\r\n*2\r\n*-1\r\n*0\r\n")) == [None, [None, []]]
 
 
 def test_pack() -> None:

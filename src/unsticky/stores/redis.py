@@ -13,6 +13,7 @@ The driver never repeats a command. We repeat one only if it changes nothing (lo
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from hashlib import sha1
 from math import ceil
 from typing import Any, TypeVar
@@ -20,13 +21,14 @@ from typing import Any, TypeVar
 from ..clock import Clock
 from ..errors import DamagedRecord, StoreError
 from ..session.store import Applied, Change, Record
-from .redis_pool import AsyncRedisPool, RedisPool
+from .redis_pool import AsyncRedisPool, RedisPool, nonsense
 from .redis_wire import Command, Word, pack
 from .urls import RedisTarget, redis_target
 
 T = TypeVar("T")
 
 _PREFIX = "unsticky:"
+_TOGETHER = 50  # records read in one round trip of a scan, which has one deadline
 _LONGEST = 10**14  # milliseconds, 3,000 years: what is later would overflow the server's expiry
 
 # KEYS: the hash. ARGV: now, expires, milliseconds to live, then field, value, ...
@@ -126,6 +128,24 @@ class RedisStore:
     def delete(self, key: str) -> None:
         self._pool.ask(_delete(key))
 
+    def scan(self, batch: int = 500) -> Iterator[list[tuple[str, Record]]]:
+        """See Scannable. The server is asked for `batch` of all its keys at a time, ours or not."""
+        cursor = b"0"
+        while True:
+            cursor, keys = _page(self._pool.ask(_scan(cursor, batch)))
+            if found := self._read(keys):
+                yield found
+            if cursor == b"0":
+                return
+
+    def _read(self, keys: list[bytes]) -> list[tuple[str, Record]]:
+        found: list[tuple[str, Record]] = []
+        for start in range(0, len(keys), _TOGETHER):
+            some = keys[start : start + _TOGETHER]
+            replies = self._pool.ask_all(b"".join(pack("HGETALL", key) for key in some), len(some))
+            found += _readable(some, replies, self._clock.time())
+        return found
+
     def close(self) -> None:
         self._pool.close()
 
@@ -183,6 +203,10 @@ def _update(key: str, change: Change, now: float) -> Command:
     return _update_script.call(*head, len(change.expect), len(drops), *expects, *drops, *_pairs(change.put))
 
 
+def _scan(cursor: bytes, batch: int) -> Command:
+    return Command(pack("SCAN", cursor, "MATCH", _PREFIX + "*", "COUNT", batch), repeatable=True)
+
+
 def _pairs(fields: Mapping[str, bytes]) -> Iterator[Word]:
     for name, value in fields.items():
         yield f":{name}"
@@ -217,8 +241,29 @@ def _record(reply: Any, key: str, now: float) -> Record | None:
         raise DamagedRecord("Redis store: a record is damaged") from None
 
 
+def _page(reply: Any) -> tuple[bytes, list[bytes]]:
+    """A SCAN's reply: the next cursor, and keys."""
+    try:
+        cursor, keys = reply
+    except (TypeError, ValueError):
+        raise nonsense() from None
+    if type(cursor) is not bytes or type(keys) is not list:
+        raise nonsense()
+    return cursor, keys
+
+
+def _readable(keys: list[bytes], replies: list[Any], now: float) -> Iterator[tuple[str, Record]]:
+    """The live records among the replies; what is damaged, or no record at all, is left out."""
+    for name, reply in zip(keys, replies, strict=True):
+        with suppress(StoreError, UnicodeDecodeError):
+            key = name.decode().removeprefix(_PREFIX)
+            record = _record(reply, key, now)
+            if record is not None:
+                yield key, record
+
+
 def _chosen(outcomes: tuple[T, ...], reply: Any) -> T:
     """What a script's number means."""
     if type(reply) is not int or not 0 <= reply < len(outcomes):
-        raise StoreError("Redis store: the server answered nonsense")
+        raise nonsense()
     return outcomes[reply]

@@ -43,32 +43,36 @@ class RedisPool:
 
     def ask(self, command: Command) -> Any:
         """The reply. Raises StoreError."""
-        reply = self._ask_once(command.packed, command.repeatable)
+        (reply,) = self._ask_once(command.packed, command.repeatable)
         if type(reply) is ErrorReply and reply.code == "NOSCRIPT" and command.whole is not None:
-            reply = self._ask_once(command.whole(), False)
+            (reply,) = self._ask_once(command.whole(), False)
         if type(reply) is ErrorReply:
             raise refusal(reply.code)
         return reply
+
+    def ask_all(self, packed: bytes, count: int) -> list[Any]:
+        """The replies, some perhaps ErrorReply, to `count` commands that change nothing. Raises StoreError."""
+        return self._ask_once(packed, True, count)
 
     def close(self) -> None:
         self._epoch += 1
         while (connection := self._pop()) is not None:
             connection.disconnect()
 
-    def _ask_once(self, packed: bytes, again: bool) -> Any:
+    def _ask_once(self, packed: bytes, again: bool, count: int = 1) -> list[Any]:
         epoch = self._epoch
         connection, used_before = self._take()
         try:
-            reply = _exchange(connection, packed)
+            replies = _exchange(connection, packed, count)
         except BaseException as error:
             connection.disconnect()
             # It broke after it had been idle. A command that may be repeated gets one fresh connection.
             if again and used_before and isinstance(error, LostError):
                 self.close()
-                return self._ask_once(packed, again=False)
+                return self._ask_once(packed, again=False, count=count)
             raise
         self._give(connection, epoch)
-        return reply
+        return replies
 
     def _take(self) -> tuple[_Connection, bool]:
         """A connection, and whether it was used before. One that the server has closed meanwhile is not taken."""
@@ -102,27 +106,27 @@ class RedisPool:
             connection.disconnect()
 
 
-def _exchange(connection: Any, packed: bytes) -> Any:
-    """Send a command and read its reply: ours, because the driver's parser takes a load ten times as long."""
+def _exchange(connection: Any, packed: bytes, count: int) -> list[Any]:
+    """Send commands and read their replies: ours, because the driver's parser takes a load ten times as long."""
     parser = ReplyParser()
     replies: list[Any] = []
     peer: socket.socket = connection._sock
     try:
         peer.sendall(packed)
-        while not replies:
+        while len(replies) < count:
             data = peer.recv(_READ)
             if not data:
                 raise LostError("Redis store: the connection was lost", sent=True)
-            replies = list(parser.feed(data))
+            replies.extend(parser.feed(data))
     except TimeoutError:
         raise StoreError("Redis store: the server did not answer in time") from None
     except OSError as error:
         raise LostError("Redis store: the connection was lost", sent=True) from error
     except ReplyError:
-        raise StoreError("Redis store: the server answered nonsense") from None
-    if len(replies) > 1:
-        raise StoreError("Redis store: the server answered nonsense")
-    return replies[0]
+        raise nonsense() from None
+    if len(replies) > count:
+        raise nonsense()
+    return replies
 
 
 class AsyncRedisPool:
@@ -248,12 +252,16 @@ def refused(error: Exception) -> StoreError:
     if isinstance(error, redis.ResponseError):
         return refusal(type(error).__name__)
     if isinstance(error, _NONSENSE):
-        return StoreError("Redis store: the server answered nonsense")
+        return nonsense()
     return StoreError(f"Redis store: {error}")
 
 
 def refusal(code: str) -> StoreError:
     return StoreError(f"Redis store: the server refused the command ({code})")
+
+
+def nonsense() -> StoreError:
+    return StoreError("Redis store: the server answered nonsense")
 
 
 def _shown(error: Exception) -> Exception | None:

@@ -21,6 +21,7 @@ from ..errors import StoreError
 _STALL = 0.005  # seconds; an event loop that is later than this itself can't tell yet that the server is late
 _MORE = object()
 _BULK = ord("$")
+_DEEPEST = 8  # arrays in arrays; CLUSTER SLOTS has four
 
 Word = bytes | str | int
 
@@ -68,41 +69,51 @@ def pack(*words: Word) -> bytes:
 
 
 class ReplyParser:
-    """RESP2 replies from bytes as they come: scalars, and flat arrays of them."""
+    """RESP2 replies from bytes as they come: scalars, and arrays of anything."""
 
     def __init__(self) -> None:
         self._buffer = b""
         self._at = 0
-        self._items: list[Any] = []
-        self._missing = 0
+        self._begun: list[tuple[list[Any], int]] = []  # arrays, outermost first, and how many items each shall have
 
     def feed(self, data: bytes) -> Iterable[Any]:
         """The replies that `data` completes. Raises ReplyError."""
         self._buffer = self._buffer[self._at :] + data if self._at < len(self._buffer) else data
         self._at = 0
         while (item := self._next()) is not _MORE:
-            if not self._missing:
+            if not self._begun:
                 yield item
-                continue
-            self._items.append(item)
-            self._missing -= 1
-            if not self._missing:
-                items, self._items = self._items, []
-                yield items
+            elif (whole := self._collected(item)) is not _MORE:
+                yield whole
+
+    def _collected(self, item: Any) -> Any:
+        """Put `item` into the innermost array; the outermost one, if that completes it."""
+        while self._begun:
+            items, count = self._begun[-1]
+            items.append(item)
+            if len(items) < count:
+                return _MORE
+            self._begun.pop()
+            item = items
+        return item
 
     def _next(self) -> Any:
-        buffer, at = self._buffer, self._at
-        end = buffer.find(b"\r\n", at)
-        if end < 0:
-            return _MORE
-        kind, line = buffer[at : at + 1], buffer[at + 1 : end]
-        try:
-            if kind == b"$":
-                return self._bulk(int(line), end + 2)
-            self._at = end + 2
-            return self._line(kind, line)
-        except ValueError:
-            raise ReplyError("a length is no number") from None
+        """The next scalar, or array that was read at once. Of any other array this only begins it."""
+        while True:
+            buffer, at = self._buffer, self._at
+            end = buffer.find(b"\r\n", at)
+            if end < 0:
+                return _MORE
+            kind, line = buffer[at : at + 1], buffer[at + 1 : end]
+            try:
+                if kind == b"$":
+                    return self._bulk(int(line), end + 2)
+                self._at = end + 2
+                item = self._array(int(line)) if kind == b"*" else _scalar(kind, line)
+            except ValueError:
+                raise ReplyError("a length is no number") from None
+            if item is not _MORE:
+                return item
 
     def _bulk(self, size: int, start: int) -> Any:
         if size < 0:
@@ -111,25 +122,20 @@ class ReplyParser:
         stop = start + size
         if len(self._buffer) < stop + 2:
             return _MORE
+        if self._buffer[stop : stop + 2] != b"\r\n":
+            raise ReplyError("a length is wrong")
         self._at = stop + 2
         return self._buffer[start:stop]
 
-    def _line(self, kind: bytes, line: bytes) -> Any:
-        if kind == b"+":
-            return line
-        if kind == b":":
-            return int(line)
-        if kind == b"-":
-            return ErrorReply(line.decode(errors="replace"))
-        if kind != b"*" or self._missing:
-            raise ReplyError("not a reply")
-        count = int(line)
+    def _array(self, count: int) -> Any:
         if count < 0:
-            raise ReplyError("not a reply")
+            return None
         items = self._bulks(count)
         if items is None:
-            self._missing = count
-            return self._next()
+            if len(self._begun) == _DEEPEST:
+                raise ReplyError("arrays in arrays without end")
+            self._begun.append(([], count))
+            return _MORE
         return items
 
     def _bulks(self, count: int) -> list[bytes] | None:
@@ -150,6 +156,16 @@ class ReplyParser:
             return None
         self._at = at
         return items
+
+
+def _scalar(kind: bytes, line: bytes) -> Any:
+    if kind == b"+":
+        return line
+    if kind == b":":
+        return int(line)
+    if kind == b"-":
+        return ErrorReply(line.decode(errors="replace"))
+    raise ReplyError("not a reply")
 
 
 class Opened(Protocol):
