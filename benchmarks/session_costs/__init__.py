@@ -1,0 +1,1 @@
+"""The parts of benchmarks/sessions.py: what a session costs per request, beside its peers."""

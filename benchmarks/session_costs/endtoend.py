@@ -1,0 +1,135 @@
+"""End to end: uvicorn and gunicorn, one worker each, driven by a load client in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from http.client import HTTPConnection
+from importlib.util import find_spec
+from pathlib import Path
+from time import perf_counter, sleep
+
+from session_costs.measure import Figures, tell
+
+HERE = Path(__file__).parents[1]
+CONNECTIONS = 32
+NONE, COOKIE, SQLITE, REDIS = "no session", "signed cookie", "unsticky SQLite", "unsticky Redis"
+STAR, FLASK_SESSION = "starsessions Redis, autoload", "Flask-Session Redis"
+FLASK_SESSION_QUIET = "Flask-Session Redis, refresh off"
+
+STACKS = {
+    "uvicorn": {NONE: "none", COOKIE: "cookie", STAR: "peer", SQLITE: "sqlite", REDIS: "redis"},
+    "gunicorn": {
+        NONE: "none",
+        COOKIE: "cookie",
+        FLASK_SESSION: "peer",
+        FLASK_SESSION_QUIET: "peer quiet",
+        SQLITE: "sqlite",
+        REDIS: "redis",
+    },
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A running server, and the cookie of a session in it."""
+
+    kind: str
+    name: str
+    port: int
+    cookie: str
+
+
+def fast_loop() -> bool:
+    """Are uvloop and httptools here? uvicorn then uses them by itself."""
+    return find_spec("uvloop") is not None and find_spec("httptools") is not None
+
+
+def run(folder: Path, port: int, figures: Figures, *, rounds: int, seconds: float, modes: tuple[str, ...]) -> None:
+    """Requests per second of every stack: the best of the rounds. Idle servers cost nothing meanwhile."""
+    with ExitStack() as closing, tempfile.TemporaryFile() as output:
+        servers = []
+        for kind, stacks in STACKS.items():
+            for name, stack in stacks.items():
+                url = f"sqlite:///{folder}/{kind}.db" if stack == "sqlite" else f"redis://127.0.0.1:{port}"
+                environ = {"STACK": stack, "STORE": url, "REDIS_PORT": str(port)}
+                at = closing.enter_context(_server(kind, environ, output.fileno()))
+                servers.append(Served(kind, name, at, _begun(at)))
+        for number in range(rounds):
+            for served in servers:
+                tell(f"e2e: round {number + 1} of {rounds}, {served.kind}, {served.name}")
+                for mode in modes:
+                    key = served.kind, served.name, mode
+                    figures.per_second[key] = max(figures.per_second.get(key, 0.0), _rate(served, mode, seconds))
+
+
+def _rate(served: Served, mode: str, seconds: float) -> float:
+    command = [sys.executable, "-m", "session_costs.load", str(served.port), f"/{mode}", served.cookie]
+    command += [str(CONNECTIONS), str(seconds)]
+    done = subprocess.run(command, cwd=HERE, capture_output=True, text=True, timeout=60)
+    if done.returncode:
+        raise RuntimeError(f"{served.kind}, {served.name}, {mode}: {done.stderr.strip()[-500:]}")
+    return float(done.stdout)
+
+
+def _begun(port: int) -> str:
+    """The cookie of a new session; none for the app without sessions."""
+    connection = HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        connection.request("GET", "/new")
+        response = connection.getresponse()
+        response.read()
+        return (response.getheader("Set-Cookie") or "session=none").split(";")[0]
+    finally:
+        connection.close()
+
+
+def _command(kind: str, port: int) -> list[str]:
+    python = [sys.executable, "-m", kind]
+    if kind == "uvicorn":
+        quiet = ["--no-access-log", "--log-level", "warning"]
+        return [
+            *python,
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(port),
+            *quiet,
+            "--factory",
+            "session_costs.served:make_asgi",
+        ]
+    threads = ["--worker-class", "gthread", "--threads", "4", "--workers", "1", "--no-control-socket"]
+    return [*python, "--bind", f"127.0.0.1:{port}", *threads, "session_costs.served:make_flask()"]
+
+
+@contextmanager
+def _server(kind: str, environ: dict[str, str], output: int) -> Iterator[int]:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = int(found.getsockname()[1])
+    path = {"PYTHONPATH": os.pathsep.join([str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])])}
+    process = subprocess.Popen(
+        _command(kind, port), cwd=HERE, env=os.environ | environ | path, stdout=output, stderr=output
+    )
+    try:
+        _await_port(port, process)
+        yield port
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def _await_port(port: int, process: subprocess.Popen[bytes]) -> None:
+    deadline = perf_counter() + 20
+    while process.poll() is None and perf_counter() < deadline:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        sleep(0.02)
+    raise RuntimeError(f"the server did not start (exit status {process.poll()})")

@@ -1,0 +1,68 @@
+"""The benchmark of sessions runs, and what it counts is as promised. No test looks at its times."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "sessions.py"
+
+
+def run(part: str, folder: Path) -> tuple[dict[str, Any], str]:
+    """The figures of one part, and the tables it printed."""
+    figures = folder / "figures.json"
+    command = [sys.executable, str(BENCHMARK), "--smoke", "--markdown", "--part", part, "--json", str(figures)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    return json.loads(figures.read_text()), done.stdout
+
+
+def test_asgi_part_counts_one_command_per_read_two_per_write_and_one_for_a_new_session(tmp_path: Path) -> None:
+    """The counted round trips are those that the issue promises; the peers' are there to compare."""
+    figures, text = run("asgi", tmp_path)
+    trips = figures["trips"]
+    assert trips["asgi/unsticky Redis/read"] == "HGETALL"
+    assert trips["asgi/unsticky Redis/write"] == "HGETALL + EVALSHA"
+    assert trips["asgi/unsticky Redis/new"] == "EVALSHA"
+    assert trips["asgi/unsticky SQLite/untouched"] == "0"
+    assert trips["asgi/unsticky SQLite/read"] == "load"
+    assert trips["asgi/starsessions Redis, autoload/read"] == "GET + SET"
+    assert figures["cookies"]["asgi/unsticky SQLite/read"] == 0
+    assert "| unsticky Redis |" in text
+    assert "Goals" in text
+
+
+def test_flask_part_counts_no_command_for_an_untouched_session(tmp_path: Path) -> None:
+    """Ours asks the store nothing then; Flask-Session reads and writes."""
+    figures, text = run("flask", tmp_path)
+    trips = figures["trips"]
+    assert trips["flask/unsticky Redis/untouched"] == "0"
+    assert trips["flask/unsticky Redis/read"] == "HGETALL"
+    assert trips["flask/unsticky Redis/write"] == "HGETALL + EVALSHA"
+    assert trips["flask/unsticky SQLite/untouched"] == "0"
+    assert trips["flask/Flask-Session Redis/untouched"] == "GET + SET"
+    assert figures["cookies"]["flask/unsticky SQLite/untouched"] == 0
+    assert "| unsticky Redis |" in text
+
+
+def test_end_to_end_part_drives_both_servers(tmp_path: Path) -> None:
+    """Every stack answers under load, under uvicorn and gunicorn."""
+    figures, text = run("e2e", tmp_path)
+    rates = figures["per_second"]
+    kinds = {key.split("/")[0] for key in rates}
+    assert kinds == {"uvicorn", "gunicorn"}
+    assert len(rates) == 11
+    assert all(rate > 0 for rate in rates.values())
+    assert "End to end: gunicorn" in text
+
+
+def test_an_unknown_part_is_refused() -> None:
+    """The command line names the parts that there are."""
+    done = subprocess.run(
+        [sys.executable, str(BENCHMARK), "--part", "none"], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 2
+    assert "postgres" in done.stderr
