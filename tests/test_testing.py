@@ -1,10 +1,27 @@
-"""What unsticky gives to tests."""
+"""What unsticky gives to tests: a clock, and the contract that finds a wrong store."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 
-from unsticky.testing import FakeClock
+from support.broken_stores import BROKEN, Shelf, SoundAsyncStore, SoundStore
+from unsticky.clock import Clock
+from unsticky.errors import StoreError
+from unsticky.session.store import Record
+from unsticky.testing import Check, FakeClock, store_contract
+
+CHECKS = {str(check): check for check in store_contract()}
+
+
+def opener(kind: Callable[[Shelf, Clock], Any]) -> Callable[[Clock], Any]:
+    """Opens replicas on a shelf of their own."""
+    shelf = Shelf()
+    return lambda clock: kind(shelf, clock)
 
 
 def test_both_times_move_together() -> None:
@@ -19,3 +36,113 @@ def test_time_does_not_go_back() -> None:
     """Monotonic time can't."""
     with pytest.raises(ValueError, match="does not go back"):
         FakeClock().advance(-1)
+
+
+@pytest.mark.parametrize("check", store_contract(), ids=str)
+@pytest.mark.parametrize("kind", [SoundStore, SoundAsyncStore])
+def test_a_sound_store_passes(kind: Callable[[Shelf, Clock], Any], check: Check) -> None:
+    """Both sorts, over every check."""
+    check(opener(kind))
+
+
+@pytest.mark.parametrize("kind", BROKEN, ids=lambda kind: kind.__name__)
+def test_a_broken_store_is_caught(kind: Callable[[Shelf, Clock], Any]) -> None:
+    """By the check that is there for it, which says what it found and what was promised."""
+    check = CHECKS[BROKEN[kind]]
+    with pytest.raises((AssertionError, RuntimeError)) as caught:
+        check(opener(kind))
+    told = "\n".join([str(caught.value), *getattr(caught.value, "__notes__", [])])
+    assert check.name in told
+    assert check.promise in told
+
+
+def test_the_message_says_what_was_found() -> None:
+    """In words that need no look at the contract's source."""
+    with pytest.raises(AssertionError) as caught:
+        CHECKS["times_never_move_back"](opener(next(kind for kind, name in BROKEN.items() if "Moves" in str(kind))))
+    lines = str(caught.value).splitlines()
+    assert lines[0].startswith("the store breaks times_never_move_back: what is loaded: expected Record(")
+    assert ", found Record(" in lines[0]
+    assert lines[1].startswith("A slow request can neither shorten a session")
+
+
+class Down(SoundStore):
+    """A store whose server is away."""
+
+    def load(self, key: str) -> Record | None:
+        raise StoreError("nobody answers")
+
+
+def test_errors_of_the_store_come_through() -> None:
+    """As they are, with a note that names the check."""
+    with pytest.raises(StoreError, match="nobody answers") as caught:
+        CHECKS["load_does_not_create_a_record"](opener(Down))
+    assert caught.value.__notes__[0].startswith("while checking load_does_not_create_a_record: Loading what is absent")
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_all_that_was_opened_is_closed(fails: bool) -> None:
+    """Whether the check passes or fails; when it passes, it leaves no record behind."""
+    shelf, opened, closed = Shelf(), list[Any](), list[Any]()
+
+    class Counts(SoundStore):
+        def close(self) -> None:
+            closed.append(self)
+
+        def update(self, *arguments: Any) -> Any:
+            if fails:
+                raise OSError("broken")
+            return super().update(*arguments)
+
+    def open_one(clock: Clock) -> SoundStore:
+        opened.append(Counts(shelf, clock))
+        return opened[-1]  # type: ignore[no-any-return]
+
+    for name in ("threads_lose_no_field", "update_puts_and_drops"):
+        try:
+            CHECKS[name](open_one)
+        except OSError:
+            assert fails
+    assert len(opened) == 9 + 2 if not fails else len(opened) > 2
+    assert {id(one) for one in opened} == {id(one) for one in closed}
+    assert fails or not shelf.records
+
+
+def test_limits_are_obeyed() -> None:
+    """No record is larger than the store says it can hold, and none has more fields."""
+    sizes, counts = list[int](), list[int]()
+
+    class Measures(SoundStore):
+        def write(self, key: str, applied: Any, record: Record | None) -> Any:
+            if record:
+                self.measure(record)
+            return super().write(key, applied, record)
+
+        def create(self, key: str, record: Record) -> bool:
+            self.measure(record)
+            return super().create(key, record)
+
+        def measure(self, record: Record) -> None:
+            sizes.append(sum(len(name) + len(value) for name, value in record.fields.items()))
+            counts.append(len(record.fields))
+
+    for check in store_contract(largest_value=50_000, most_fields=300):
+        check(opener(Measures))
+    assert 49_000 < max(sizes) <= 50_000
+    assert max(counts) == 300
+    with pytest.raises(ValueError, match="at least 1,000 bytes"):
+        store_contract(largest_value=10)
+
+
+def test_every_check_says_what_it_promises() -> None:
+    """Names are unique, and each has a sentence."""
+    checks = store_contract()
+    assert len({check.name for check in checks}) == len(checks) >= 50
+    assert all(check.promise.count(" ") >= 3 for check in checks)
+
+
+def test_no_test_framework_is_needed() -> None:
+    """The module is for any of them: pytest is not imported."""
+    script = "import sys; sys.modules['pytest'] = None; import unsticky.testing as t; print(len(t.store_contract()))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    assert int(done.stdout) >= 50

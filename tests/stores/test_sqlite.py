@@ -307,9 +307,10 @@ def test_a_corrupted_file(path: Path) -> None:
 
 @pytest.mark.parametrize("blob", [b"", b"\xc1", b"\x81\xa1a\x01", b"\x93"], ids=repr)
 def test_a_damaged_record(path: Path, blob: bytes) -> None:
-    """A row that we can't have written is a StoreError for load and update; the session can still be deleted."""
+    """A row that we can't have written is a StoreError for load and update, left out by scan, and can be deleted."""
     with opened(path) as store:
         store.create(KEY, record(NOW))
+        assert list(store.scan()) == [[(KEY, record(NOW))]]
         with closing(sqlite3.connect(path)) as other:
             other.execute("UPDATE unsticky_sessions SET fields = ?", (blob,))
             other.commit()
@@ -317,6 +318,7 @@ def test_a_damaged_record(path: Path, blob: bytes) -> None:
             store.load(KEY)
         with pytest.raises(StoreError, match="damaged"):
             store.update(KEY, put(a=b"1"))
+        assert list(store.scan()) == [[]]
         store.delete(KEY)
         assert store.load(KEY) is None
 

@@ -6,6 +6,7 @@ process, threads and event loops alike, and forgotten when the last of them is g
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from threading import Lock
 from weakref import WeakValueDictionary
@@ -44,7 +45,7 @@ def open_async_store(url: str, clock: Clock, timeout: float) -> AsyncMemoryStore
 
 
 class MemoryStore:
-    """A Store. Closing keeps the records, as it does with a server."""
+    """A Store, Purgeable, Scannable. Closing keeps the records, as it does with a server."""
 
     def __init__(self, shelf: _Shelf, clock: Clock) -> None:
         self._shelf = shelf
@@ -84,6 +85,13 @@ class MemoryStore:
             for key in expired:
                 del self._shelf.records[key]
         return len(expired)
+
+    def scan(self, batch: int = 500) -> Iterator[list[tuple[str, Record]]]:
+        with self._shelf.lock:
+            keys = list(self._shelf.records)
+        for start in range(0, len(keys), batch):
+            loaded = [(key, self.load(key)) for key in keys[start : start + batch]]
+            yield [(key, record) for key, record in loaded if record is not None]
 
     def close(self) -> None: ...
 

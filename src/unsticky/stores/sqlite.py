@@ -8,7 +8,7 @@ a load costs, and a write rewrites about a kilobyte. The file is in WAL mode: re
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -24,6 +24,8 @@ from .urls import sqlite_path
 _LOOP_PATIENCE = 0.005  # seconds that an event loop's thread may wait for another writer
 
 _SELECT = "SELECT fields, created, touched, expires, owner, generation FROM unsticky_sessions WHERE key = ?"
+_PAGE = """SELECT fields, created, touched, expires, owner, generation, key FROM unsticky_sessions
+    WHERE key > ? ORDER BY key LIMIT ?"""
 _INSERT = """INSERT INTO unsticky_sessions (key, fields, created, touched, expires, owner, generation)
     VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO UPDATE SET fields = excluded.fields, created = excluded.created,
     touched = excluded.touched, expires = excluded.expires, owner = excluded.owner, generation = excluded.generation
@@ -46,7 +48,7 @@ def open_async_store(url: str, clock: Clock, timeout: float) -> AsyncSqliteStore
 
 
 class SqliteStore:
-    """A Store, Purgeable. A verb waits at most `timeout` seconds for other writers."""
+    """A Store, Purgeable, Scannable. A verb waits at most `timeout` seconds for other writers."""
 
     def __init__(self, path: str, clock: Clock, timeout: float) -> None:
         self._clock = clock
@@ -69,6 +71,12 @@ class SqliteStore:
 
     def purge(self, limit: int = 1000) -> int:
         return self._pool.run(_purge, self._clock.time(), limit)
+
+    def scan(self, batch: int = 500) -> Iterator[list[tuple[str, Record]]]:
+        after = ""  # no key is empty
+        while rows := self._pool.run(_page, after, batch):
+            now, after = self._clock.time(), rows[-1][-1]
+            yield [(row[-1], record) for row in rows if (record := _live(row, now)) is not None]
 
     def close(self) -> None:
         self._pool.close()
@@ -135,9 +143,21 @@ def _load(connection: sqlite3.Connection, key: str, now: float) -> Record | None
 
 def _record(row: tuple[Any, ...]) -> Record:
     try:
-        return Record(_decode(row[0]), *row[1:])
+        return Record(_decode(row[0]), *row[1:6])
     except (msgspec.DecodeError, TypeError):
         raise DamagedRecord("SQLite store: a record is damaged") from None
+
+
+def _page(connection: sqlite3.Connection, after: str, batch: int) -> list[tuple[Any, ...]]:
+    return connection.execute(_PAGE, (after, batch)).fetchall()
+
+
+def _live(row: tuple[Any, ...], now: float) -> Record | None:
+    """The row's record, or None if it has expired or can't be read."""
+    try:
+        return _record(row) if row[3] > now else None
+    except (DamagedRecord, TypeError):
+        return None
 
 
 def _in_transaction(connection: sqlite3.Connection, work: Callable[..., Any], *args: Any) -> Any:

@@ -1,4 +1,4 @@
-"""For the tests of applications and of unsticky itself."""
+"""A clock for tests."""
 
 from __future__ import annotations
 

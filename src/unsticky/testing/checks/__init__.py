@@ -1,0 +1,1 @@
+"""What every store promises. Each public function of these modules is one check; its docstring is the promise."""
