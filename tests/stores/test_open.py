@@ -24,16 +24,28 @@ GOOD = [
     "rediss://user:pw@[::1]:6380/0?ssl_cert_reqs=none&ssl_ca_certs=/etc/ca.pem",
     "valkey://localhost?db=2&username=u&password=p",
     "valkeys://localhost",
+    "redis+sentinel://user:p%2Cw@a:26379,b,[::1]:26380/mymaster/2?sentinel_password=x&wait_replicas=1",
+    "valkeys+sentinel://a/p?sentinel_tls=no&ssl_check_hostname=no",
+    "valkey+cluster://:pw@a:7000,b:7001?client_name=shop",
+    "rediss+cluster://a",
 ]
 BAD = {
-    "": 'expected a URL such as "sqlite:///sessions.db"; known: memory://, redis://, rediss://, sqlite://',
+    "": 'expected a URL such as "sqlite:///sessions.db"; known: memory://, redis://, redis+cluster://',
     "sessions.db": "expected a URL such as",
     "rediz://localhost": 'unknown store "rediz", did you mean "redis"? known: memory://',
     "mysql://localhost": 'unknown store "mysql"; known: memory://',
     "postgresql://localhost": "postgresql:// is not in this release yet; known:",
     "memcached://localhost": "is not in this release yet",
-    "redis+sentinel://a,b/mymaster": "is not in this release yet",
-    "redis+cluster://a": "is not in this release yet",
+    "redis+sentinel://a,b": "the name of the primary follows the sentinels",
+    "redis+sentinel://a,,b/p": "name the hosts, with a comma between them",
+    "redis+sentinel://a,b/p/x": "the database after the host is a number",
+    "redis+sentinel://a/p?ssl_ca_certs=/x": 'the URL begins with "rediss+sentinel://"',
+    "redis+cluster://": "name the hosts",
+    "redis+cluster://a/0": "a cluster has no databases",
+    "redis+cluster://a,b?db=1": 'unknown option "db"',
+    "redis+cluster://a:0": "the port is not a number",
+    "redis://localhost?wait_replicas=few": '"wait_replicas" is a number of servers',
+    "rediss://localhost?ssl_check_hostname=false": '"ssl_check_hostname" is one of no, yes',
     "sqlite://sessions.db": "three slashes",
     "sqlite:///": "names a file",
     "sqlite:///directory/": "names a file",
@@ -74,23 +86,24 @@ def test_a_bad_url(url: str) -> None:
 
 
 def test_a_missing_driver_names_the_extra() -> None:
-    """Without redis-py the URL is still checked, and opening says what to install."""
+    """Without its driver the URL is still checked, and opening says what to install."""
     script = """
 import sys
-sys.modules["redis"] = None
 from unsticky.clock import SystemClock
-from unsticky.stores import check_url, open_store
-assert check_url("redis://localhost") is None
+from unsticky.stores import _KINDS, check_url, open_store
+_KINDS["sqlite"] = (*_KINDS["sqlite"][:2], "example")
+sys.modules["sqlite3"] = None
+assert check_url("sqlite:///x.db") is None
+open_store("memory://", clock=SystemClock(), timeout=1.0)
 open_store("sqlite:///x.db", clock=SystemClock(), timeout=1.0)
-open_store("redis://localhost", clock=SystemClock(), timeout=1.0)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
-    assert "session.store: the driver is not installed: pip install 'unsticky[redis]'" in done.stderr
+    assert "session.store: the driver is not installed: pip install 'unsticky[example]'" in done.stderr
 
 
 def test_checking_imports_no_driver() -> None:
-    """Settings are checked at start-up without the half second that redis-py takes to import."""
+    """Settings are checked at start-up without the half second that drivers take to import."""
     script = """
 import sys
 from unsticky.stores import check_url

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from unsticky.stores.redis_wire import ErrorReply, ReplyError, ReplyParser, pack
+from unsticky.stores.redis_resp import ErrorReply, ReplyError, ReplyParser, pack
 
 bulks = st.one_of(st.none(), st.binary(max_size=30), st.just(b"\r\n"), st.just(b"$3\r\n"))
 scalars = st.one_of(st.integers(-(2**63), 2**63 - 1), bulks)

@@ -15,18 +15,20 @@ from ..clock import Clock
 from ..errors import Problem, SettingsError
 from ..scalars import StoreURL
 from ..session.store import AsyncStore, Store
-from .urls import memory_name, nearest, redis_target, split, sqlite_path
+from .redis_url import redis_target
+from .urls import memory_name, nearest, split, sqlite_path
 
 # scheme: (module, how its URL is checked, the extra that brings its driver)
 _KINDS: dict[str, tuple[str, Callable[[str], object], str]] = {
     "memory": ("memory", memory_name, ""),
-    "redis": ("redis", redis_target, "redis"),
-    "rediss": ("redis", redis_target, "redis"),
     "sqlite": ("sqlite", sqlite_path, ""),
-    "valkey": ("redis", redis_target, "redis"),
-    "valkeys": ("redis", redis_target, "redis"),
+    **{
+        server + suffix: ("redis", redis_target, "")
+        for server in ("redis", "rediss", "valkey", "valkeys")
+        for suffix in ("", "+sentinel", "+cluster")
+    },
 }
-_LATER = ("memcached", "postgres", "postgresql", "redis+cluster", "redis+sentinel")
+_LATER = ("memcached", "postgres", "postgresql")
 
 
 def check_url(url: str) -> str | None:

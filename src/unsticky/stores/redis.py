@@ -6,8 +6,8 @@ The session's fields stand under `:` + name. A load is one HGETALL; every script
 in a cluster. Whether a record has expired is decided by the application's clock, given to the script; the server's
 own expiry, set as the time that is left, only cleans up.
 
-The driver never repeats a command. We repeat one only if it changes nothing (load), the same twice is the same as once
-(delete), or surely nothing was sent.
+A command is repeated only if it changes nothing (load), the same twice is the same as once (delete), surely nothing
+was sent, or the server refused it because another one is to be asked.
 """
 
 from __future__ import annotations
@@ -21,13 +21,17 @@ from typing import Any, TypeVar
 from ..clock import Clock
 from ..errors import DamagedRecord, StoreError
 from ..session.store import Applied, Change, Record
-from .redis_pool import AsyncRedisPool, RedisPool, nonsense
-from .redis_wire import Command, Word, pack
-from .urls import RedisTarget, redis_target
+from .redis_cluster import Cluster
+from .redis_connect import Access
+from .redis_pool import AsyncRedisPool, RedisPool
+from .redis_resp import Command, ErrorReply, Word, nonsense, pack, refusal
+from .redis_route import Node, Route, Single
+from .redis_sentinel import Sentinels
+from .redis_url import RedisTarget, redis_target
 
 T = TypeVar("T")
 
-_PREFIX = "unsticky:"
+_PREFIX = b"unsticky:"
 _TOGETHER = 50  # records read in one round trip of a scan, which has one deadline
 _LONGEST = 10**14  # milliseconds, 3,000 years: what is later would overflow the server's expiry
 
@@ -83,6 +87,15 @@ if ARGV[5] ~= '' and tonumber(ARGV[5]) > tonumber(kept[2]) then
 end
 return 3
 """
+
+# A DEL that finds nothing waits for no replica, though an earlier one may not have arrived there: this always writes.
+_DELETE = """
+if redis.call('DEL', KEYS[1]) == 0 then
+  redis.call('SET', KEYS[1], '')
+  redis.call('DEL', KEYS[1])
+end
+return 1
+"""
 _OUTCOMES = (Applied.GONE, Applied.CONFLICT, Applied.EMPTIED, Applied.APPLIED)
 
 
@@ -93,12 +106,14 @@ class _Script:
         self.text = text
         self.digest = sha1(text.encode(), usedforsecurity=False).hexdigest()
 
-    def call(self, *words: Word) -> Command:
-        return Command(pack("EVALSHA", self.digest, 1, *words), lambda: pack("EVAL", self.text, 1, *words))
+    def call(self, key: bytes, *words: Word, repeatable: bool = False) -> Command:
+        packed = pack("EVALSHA", self.digest, 1, key, *words)
+        return Command(packed, key, lambda: pack("EVAL", self.text, 1, key, *words), repeatable, write=True)
 
 
 _create_script = _Script(_CREATE)
 _update_script = _Script(_UPDATE)
+_delete_script = _Script(_DELETE)
 
 
 def open_store(url: str, clock: Clock, timeout: float) -> RedisStore:
@@ -109,12 +124,20 @@ def open_async_store(url: str, clock: Clock, timeout: float) -> AsyncRedisStore:
     return AsyncRedisStore(redis_target(url), clock, timeout)
 
 
+def _route(target: RedisTarget) -> Route:
+    nodes = [Node(host, port, target.kind == "sentinel") for host, port in target.addresses]
+    if target.kind == "sentinel":
+        return Sentinels(nodes, target.primary)
+    return Cluster(nodes) if target.kind == "cluster" else Single(nodes[0])
+
+
 class RedisStore:
-    """A Store. Each socket operation takes at most `timeout` seconds."""
+    """A Store. A verb takes at most `timeout` seconds, connecting included."""
 
     def __init__(self, target: RedisTarget, clock: Clock, timeout: float) -> None:
         self._clock = clock
-        self._pool = RedisPool(target, timeout)
+        self._replicas = target.wait_replicas
+        self._pool = RedisPool(_route(target), Access(target), timeout, target.wait_replicas)
 
     def load(self, key: str) -> Record | None:
         return _record(self._pool.ask(_load(key)), key, self._clock.time())
@@ -126,24 +149,26 @@ class RedisStore:
         return _chosen(_OUTCOMES, self._pool.ask(_update(key, change, self._clock.time())))
 
     def delete(self, key: str) -> None:
-        self._pool.ask(_delete(key))
+        self._pool.ask(_delete(key, self._replicas))
 
     def scan(self, batch: int = 500) -> Iterator[list[tuple[str, Record]]]:
         """See Scannable. The server is asked for `batch` of all its keys at a time, ours or not."""
-        cursor = b"0"
-        while True:
-            cursor, keys = _page(self._pool.ask(_scan(cursor, batch)))
-            if found := self._read(keys):
-                yield found
-            if cursor == b"0":
-                return
+        for node in self._pool.primaries():
+            cursor = b""
+            while cursor != b"0":
+                (reply,) = self._pool.ask_all(node, _scan(cursor or b"0", batch), 1)
+                cursor, keys = _page(reply)
+                if found := self._read(node, keys):
+                    yield found
 
-    def _read(self, keys: list[bytes]) -> list[tuple[str, Record]]:
+    def _read(self, node: Node, keys: list[bytes]) -> list[tuple[str, Record]]:
         found: list[tuple[str, Record]] = []
         for start in range(0, len(keys), _TOGETHER):
-            some = keys[start : start + _TOGETHER]
-            replies = self._pool.ask_all(b"".join(pack("HGETALL", key) for key in some), len(some))
-            found += _readable(some, replies, self._clock.time())
+            some = [_hgetall(key) for key in keys[start : start + _TOGETHER]]
+            replies = self._pool.ask_all(node, b"".join(command.packed for command in some), len(some))
+            for command, reply in zip(some, replies, strict=True):
+                moved = type(reply) is ErrorReply and reply.target  # to another server of the cluster, meanwhile
+                found += _readable(command.key, self._pool.ask(command) if moved else reply, self._clock.time())
         return found
 
     def close(self) -> None:
@@ -155,7 +180,8 @@ class AsyncRedisStore:
 
     def __init__(self, target: RedisTarget, clock: Clock, timeout: float) -> None:
         self._clock = clock
-        self._pool = AsyncRedisPool(target, timeout)
+        self._replicas = target.wait_replicas
+        self._pool = AsyncRedisPool(_route(target), Access(target), timeout, target.wait_replicas)
 
     async def load(self, key: str) -> Record | None:
         return _record(await self._pool.ask(_load(key)), key, self._clock.time())
@@ -167,18 +193,28 @@ class AsyncRedisStore:
         return _chosen(_OUTCOMES, await self._pool.ask(_update(key, change, self._clock.time())))
 
     async def delete(self, key: str) -> None:
-        await self._pool.ask(_delete(key))
+        await self._pool.ask(_delete(key, self._replicas))
 
     async def aclose(self) -> None:
         await self._pool.aclose()
 
 
 def _load(key: str) -> Command:
-    return Command(pack("HGETALL", _PREFIX + key), repeatable=True)
+    return _hgetall(_name(key))
 
 
-def _delete(key: str) -> Command:
-    return Command(pack("DEL", _PREFIX + key), repeatable=True)
+def _hgetall(name: bytes) -> Command:
+    return Command(pack("HGETALL", name), name, repeatable=True)
+
+
+def _delete(key: str, replicas: int) -> Command:
+    if replicas:
+        return _delete_script.call(_name(key), repeatable=True)
+    return Command(pack("DEL", _name(key)), _name(key), repeatable=True, write=True)
+
+
+def _name(key: str) -> bytes:
+    return _PREFIX + key.encode()
 
 
 def _create(key: str, record: Record, now: float) -> Command:
@@ -186,8 +222,8 @@ def _create(key: str, record: Record, now: float) -> Command:
     fields += ["g", record.generation, "k", key]
     if record.owner:
         fields += ["o", record.owner]
-    head = (_PREFIX + key, repr(now), repr(record.expires), _time_left(record.expires, now))
-    return _create_script.call(*head, *fields, *_pairs(record.fields))
+    head = (repr(now), repr(record.expires), _time_left(record.expires, now))
+    return _create_script.call(_name(key), *head, *fields, *_pairs(record.fields))
 
 
 def _update(key: str, change: Change, now: float) -> Command:
@@ -199,12 +235,12 @@ def _update(key: str, change: Change, now: float) -> Command:
     only = "" if change.delete_if_only is None else f"={change.delete_if_only}"
     expires = ("", "") if change.expires is None else (repr(change.expires), _time_left(change.expires, now))
     touched = "" if change.touched is None else repr(change.touched)
-    head = (_PREFIX + key, repr(now), change.generation, int(change.raise_generation), touched, *expires, owner, only)
-    return _update_script.call(*head, len(change.expect), len(drops), *expects, *drops, *_pairs(change.put))
+    head = (repr(now), change.generation, int(change.raise_generation), touched, *expires, owner, only)
+    return _update_script.call(_name(key), *head, len(change.expect), len(drops), *expects, *drops, *_pairs(change.put))
 
 
-def _scan(cursor: bytes, batch: int) -> Command:
-    return Command(pack("SCAN", cursor, "MATCH", _PREFIX + "*", "COUNT", batch), repeatable=True)
+def _scan(cursor: bytes, batch: int) -> bytes:
+    return pack("SCAN", cursor, "MATCH", _PREFIX + b"*", "COUNT", batch)
 
 
 def _pairs(fields: Mapping[str, bytes]) -> Iterator[Word]:
@@ -243,6 +279,8 @@ def _record(reply: Any, key: str, now: float) -> Record | None:
 
 def _page(reply: Any) -> tuple[bytes, list[bytes]]:
     """A SCAN's reply: the next cursor, and keys."""
+    if type(reply) is ErrorReply:
+        raise refusal(reply.code)
     try:
         cursor, keys = reply
     except (TypeError, ValueError):
@@ -252,14 +290,13 @@ def _page(reply: Any) -> tuple[bytes, list[bytes]]:
     return cursor, keys
 
 
-def _readable(keys: list[bytes], replies: list[Any], now: float) -> Iterator[tuple[str, Record]]:
-    """The live records among the replies; what is damaged, or no record at all, is left out."""
-    for name, reply in zip(keys, replies, strict=True):
-        with suppress(StoreError, UnicodeDecodeError):
-            key = name.decode().removeprefix(_PREFIX)
-            record = _record(reply, key, now)
-            if record is not None:
-                yield key, record
+def _readable(name: bytes, reply: Any, now: float) -> Iterator[tuple[str, Record]]:
+    """The live record; nothing, if it is damaged, gone or no record at all."""
+    with suppress(StoreError, UnicodeDecodeError):
+        key = name.decode().removeprefix(_PREFIX.decode())
+        record = _record(reply, key, now)
+        if record is not None:
+            yield key, record
 
 
 def _chosen(outcomes: tuple[T, ...], reply: Any) -> T:

@@ -1,269 +1,292 @@
-"""Connections to Redis or Valkey: a few per process for threads, one per event loop."""
+"""Connections to Redis or Valkey servers: a few per process for threads, one per event loop.
+
+Both pools make a first attempt, and leave it to the route's course what to do about one that did not go well.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import os
-import socket
-from typing import Any, Protocol, cast
+import time
+from contextlib import suppress
+from functools import partial
+from typing import Any, TypeVar
 
-import redis
-from redis.asyncio import Connection as AsyncConnection
-from redis.asyncio import SSLConnection as AsyncSSLConnection
-from redis.connection import Connection, SSLConnection
-
+from ..clock import SystemClock
 from ..errors import StoreError
-from .redis_wire import Command, ErrorReply, LostError, ReplyError, ReplyParser, Wire
-from .urls import RedisTarget
+from .redis_connect import Access, Link, connect, open_transport
+from .redis_resp import Command, ErrorReply, LostError, late, nonsense, pack
+from .redis_route import Ask, Leave, Node, Pause, Route, Steps, course
+from .redis_wire import Wire, wait_command
 
-_IDLE = 64  # connections kept by the threads of one process
-_READ = 65536  # bytes
-_Redis = (redis.RedisError, OSError, ValueError)  # ValueError: the driver's parser met a length that is no number
-_NONSENSE = (redis.exceptions.InvalidResponse, ValueError)
+T = TypeVar("T")
+Loop = asyncio.AbstractEventLoop
+
+_IDLE = 64  # connections to one server kept by the threads of one process
+_monotonic = SystemClock.monotonic  # deadlines of sockets: the system keeps them, whatever Clock is given
+_ASKING = pack("ASKING")
+_forks = 0  # that led to this process
 _inherited: list[object] = []  # of a parent process: closing them here could disturb it
 
 
-class _Connection(Protocol):
-    """What we use of the driver's connection, which is untyped."""
+def _forked() -> None:
+    global _forks
+    _forks += 1
 
-    def connect(self) -> None: ...
-    def disconnect(self) -> None: ...
-    def can_read(self, timeout: float) -> bool: ...
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
 
 
 class RedisPool:
-    """Connections for threads, each used by one thread at a time; the one used last is used next."""
+    """Connections for threads, each used by one thread at a time; the one used last is used next.
 
-    def __init__(self, target: RedisTarget, timeout: float) -> None:
-        self._kind = SSLConnection if target.tls else Connection
-        self._options = _options(target, timeout)
-        self._idle: list[_Connection] = []
-        self._pid = os.getpid()
+    `timeout` bounds each command in all: connecting, redirections and repetitions included.
+    """
+
+    def __init__(self, route: Route, access: Access, timeout: float, replicas: int) -> None:
+        self._route, self._access = route, access
+        self._timeout, self._replicas = timeout, replicas
+        self._idle: dict[Node, list[Link]] = {}
+        self._born = _forks
         self._epoch = 0  # raised by close(): connections in use then are not kept
 
     def ask(self, command: Command) -> Any:
         """The reply. Raises StoreError."""
-        (reply,) = self._ask_once(command.packed, command.repeatable)
-        if type(reply) is ErrorReply and reply.code == "NOSCRIPT" and command.whole is not None:
-            (reply,) = self._ask_once(command.whole(), False)
-        if type(reply) is ErrorReply:
-            raise refusal(reply.code)
-        return reply
+        deadline = _monotonic() + self._timeout
+        ask = self._route.aim(command)
+        outcome = None
+        if ask is not None:
+            outcome = self._asked(ask, deadline)
+            if not isinstance(outcome, (ErrorReply, StoreError)):
+                return outcome
+        return self._follow(course(self._route, command, ask, outcome), deadline)
 
-    def ask_all(self, packed: bytes, count: int) -> list[Any]:
-        """The replies, some perhaps ErrorReply, to `count` commands that change nothing. Raises StoreError."""
-        return self._ask_once(packed, True, count)
+    def ask_all(self, node: Node, packed: bytes, count: int) -> list[Any]:
+        """One server's replies, some perhaps ErrorReply, to `count` commands that change nothing. Raises StoreError."""
+        deadline = _monotonic() + self._timeout
+        try:
+            return self._exchange(node, packed, count, deadline)
+        except LostError:
+            return self._exchange(node, packed, count, deadline)
+
+    def primaries(self) -> list[Node]:
+        """All servers that hold a part of the data. Raises StoreError."""
+        return self._follow(self._route.primaries(), _monotonic() + self._timeout)
 
     def close(self) -> None:
         self._epoch += 1
-        while (connection := self._pop()) is not None:
-            connection.disconnect()
+        for node in tuple(self._idle):
+            self._leave(node)
 
-    def _ask_once(self, packed: bytes, again: bool, count: int = 1) -> list[Any]:
-        epoch = self._epoch
-        connection, used_before = self._take()
+    def _follow(self, steps: Steps[T], deadline: float) -> T:
+        outcome = None
+        while True:
+            try:
+                step = steps.send(outcome)
+            except StopIteration as stop:
+                result: T = stop.value
+                return result
+            outcome = self._do(step, deadline)
+
+    def _do(self, step: Ask | Pause | Leave, deadline: float) -> Any:
+        if isinstance(step, Ask):
+            now = _monotonic()
+            return self._asked(step, now + (deadline - now) * step.share)
+        if isinstance(step, Leave):
+            return self._leave(step.node)
+        if _monotonic() + step.seconds >= deadline:
+            raise step.trouble
+        return time.sleep(step.seconds)  # noqa: TID251 - drivers sleep
+
+    def _asked(self, ask: Ask, deadline: float) -> Any:
+        """What came of it: a reply, an ErrorReply, or a StoreError."""
+        waits = bool(ask.write and self._replicas)
         try:
-            replies = _exchange(connection, packed, count)
+            if not waits and not ask.asking:
+                return self._exchange(ask.node, ask.packed, 1, deadline, ask.open_only)[0]
+            packed = (_ASKING if ask.asking else b"") + ask.packed
+            if waits:
+                packed += wait_command(self._replicas, deadline - _monotonic())
+            replies = self._exchange(ask.node, packed, 1 + ask.asking + waits, deadline, ask.open_only)
+            return acknowledged(replies[ask.asking], replies[-1], self._replicas if waits else 0)
+        except StoreError as error:
+            return error
+
+    def _exchange(self, node: Node, packed: bytes, count: int, deadline: float, open_only: bool = False) -> list[Any]:
+        epoch = self._epoch
+        link = self._take(node, deadline, open_only)
+        try:
+            replies = link.exchange(packed, count, deadline)
         except BaseException as error:
-            connection.disconnect()
-            # It broke after it had been idle. A command that may be repeated gets one fresh connection.
-            if again and used_before and isinstance(error, LostError):
-                self.close()
-                return self._ask_once(packed, again=False, count=count)
+            link.close()
+            if isinstance(error, LostError):  # the idle ones broke with it
+                self._leave(node)
             raise
-        self._give(connection, epoch)
+        self._give(node, link, epoch)
         return replies
 
-    def _take(self) -> tuple[_Connection, bool]:
-        """A connection, and whether it was used before. One that the server has closed meanwhile is not taken."""
-        while (connection := self._pop()) is not None:
-            if not _stale(connection):
-                return connection, True
-            connection.disconnect()
-        fresh: _Connection = self._kind(**self._options)
-        try:
-            fresh.connect()
-        except _Redis as error:
-            fresh.disconnect()
-            raise refused(error) from _shown(error)
-        except BaseException:
-            fresh.disconnect()
-            raise
-        return fresh, False
+    def _take(self, node: Node, deadline: float, open_only: bool) -> Link:
+        """A connection. One that the server has closed meanwhile is not taken."""
+        while (link := self._pop(node)) is not None:
+            if not link.stale():
+                return link
+            link.close()
+        if open_only:
+            raise LostError("Redis store: the connection was lost", sent=False)
+        return connect(node, self._access, deadline)
 
-    def _pop(self) -> _Connection | None:
-        if self._pid != os.getpid():  # after a fork; the driver closes the old sockets without a word to the server
-            self._idle, self._pid = [], os.getpid()
-        try:
-            return self._idle.pop()
-        except IndexError:
-            return None
+    def _pop(self, node: Node) -> Link | None:
+        if self._born != _forks:
+            self._let_go()
+        links = self._idle.get(node)
+        with suppress(IndexError):  # another thread took the last one
+            if links:
+                return links.pop()
+        return None
 
-    def _give(self, connection: _Connection, epoch: int) -> None:
-        if epoch == self._epoch and len(self._idle) < _IDLE:
-            self._idle.append(connection)
+    def _let_go(self) -> None:
+        """After a fork: what the parent uses is closed here without a word to the server.
+
+        Several threads may come here at once; none ever waits for another, since a fork can stop any of them for ever.
+        """
+        parents, self._idle, self._born = self._idle, {}, _forks
+        for links in parents.values():
+            _close_all(links)
+
+    def _give(self, node: Node, link: Link, epoch: int) -> None:
+        links = self._idle.setdefault(node, [])
+        if epoch == self._epoch and len(links) < _IDLE:
+            links.append(link)
         else:
-            connection.disconnect()
+            link.close()
+
+    def _leave(self, node: Node) -> None:
+        _close_all(self._idle.pop(node, []))
 
 
-def _exchange(connection: Any, packed: bytes, count: int) -> list[Any]:
-    """Send commands and read their replies: ours, because the driver's parser takes a load ten times as long."""
-    parser = ReplyParser()
-    replies: list[Any] = []
-    peer: socket.socket = connection._sock
-    try:
-        peer.sendall(packed)
-        while len(replies) < count:
-            data = peer.recv(_READ)
-            if not data:
-                raise LostError("Redis store: the connection was lost", sent=True)
-            replies.extend(parser.feed(data))
-    except TimeoutError:
-        raise StoreError("Redis store: the server did not answer in time") from None
-    except OSError as error:
-        raise LostError("Redis store: the connection was lost", sent=True) from error
-    except ReplyError:
-        raise nonsense() from None
-    if len(replies) > count:
+def _close_all(links: list[Link]) -> None:
+    """Taken out one by one, as those who use them do: nobody may be using what is closed."""
+    with suppress(IndexError):
+        while True:
+            links.pop().close()
+
+
+def acknowledged(reply: Any, count: Any, replicas: int) -> Any:
+    """`reply`, if `count`, the reply to WAIT, is high enough. Raises StoreError."""
+    if not replicas or type(reply) is ErrorReply:
+        return reply
+    if type(count) is not int:
         raise nonsense()
-    return replies
+    if count < replicas:
+        raise StoreError(
+            f"Redis store: the write was not acknowledged: {count} of {replicas} replicas have it (it may be applied)"
+        )
+    return reply
 
 
 class AsyncRedisPool:
-    """One shared connection for each event loop that asks."""
+    """One shared connection to each server for each event loop that asks. What has to wait for replicas has its own."""
 
-    def __init__(self, target: RedisTarget, timeout: float) -> None:
-        self._kind = AsyncSSLConnection if target.tls else AsyncConnection
-        self._options = _options(target, timeout)
-        self._timeout = timeout
-        self._wires: dict[asyncio.AbstractEventLoop, Wire] = {}
-        self._pid = os.getpid()
+    def __init__(self, route: Route, access: Access, timeout: float, replicas: int) -> None:
+        self._route, self._access = route, access
+        self._timeout, self._replicas = timeout, replicas
+        self._wires: dict[Loop, dict[tuple[Node, bool], Wire]] = {}
+        self._born = _forks
 
     async def ask(self, command: Command) -> Any:
         """The reply. Raises StoreError."""
-        reply = await self._ask_once(command.packed, command.repeatable)
-        if type(reply) is ErrorReply and reply.code == "NOSCRIPT" and command.whole is not None:
-            reply = await self._ask_once(command.whole(), False)
-        if type(reply) is ErrorReply:
-            raise refusal(reply.code)
-        return reply
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._timeout
+        ask = self._route.aim(command)
+        outcome: Any = None
+        if ask is not None:
+            try:
+                outcome = await self._asked(ask, deadline, loop)
+            except StoreError as error:
+                outcome = error
+            if not isinstance(outcome, (ErrorReply, StoreError)):
+                return outcome
+        return await self._follow(course(self._route, command, ask, outcome), deadline, loop)
 
     async def aclose(self) -> None:
         """Close the connections of all loops; waits for this loop's own."""
         here = asyncio.get_running_loop()
         for loop in tuple(self._wires):
-            wire = self._wires.pop(loop, None)
-            if wire is None:
-                continue
-            if loop.is_closed():
-                wire.bury()
-            elif loop is here:
-                await asyncio.wait([wire.end()])
-            else:
-                loop.call_soon_threadsafe(wire.end)
+            wires = self._wires.pop(loop, {})
+            if loop is here and wires:
+                await asyncio.wait([wire.end() for wire in wires.values()])
+            for wire in () if loop is here else wires.values():
+                if loop.is_closed():
+                    wire.bury()
+                else:
+                    loop.call_soon_threadsafe(wire.end)
 
-    async def _ask_once(self, packed: bytes, again: bool) -> Any:
-        try:
-            return await self._wire().ask(packed)
-        except LostError as error:
-            if error.sent and not again:
-                raise
-        return await self._wire().ask(packed)
+    async def _follow(self, steps: Steps[T], deadline: float, loop: Loop) -> T:
+        outcome = None
+        while True:
+            try:
+                step = steps.send(outcome)
+            except StopIteration as stop:
+                result: T = stop.value
+                return result
+            outcome = await self._do(step, deadline, loop)
 
-    def _wire(self) -> Wire:
-        loop = asyncio.get_running_loop()
-        wire = self._wires.get(loop)
-        if wire is None or wire.closed or self._pid != os.getpid():
-            wire = self._renew(loop)
+    async def _do(self, step: Ask | Pause | Leave, deadline: float, loop: Loop) -> Any:
+        now = loop.time()
+        if isinstance(step, Ask):
+            limit = now + (deadline - now) * step.share
+            try:
+                async with asyncio.timeout_at(limit):
+                    return await self._asked(step, limit, loop)
+            except StoreError as error:
+                return error
+            except TimeoutError:
+                return late()
+        if isinstance(step, Leave):
+            return self._leave(step.node, loop)
+        if now + step.seconds >= deadline:
+            raise step.trouble
+        return await asyncio.sleep(step.seconds)
+
+    async def _asked(self, ask: Ask, deadline: float, loop: Loop) -> Any:
+        waits = bool(ask.write and self._replicas)
+        wire = self._wire((ask.node, waits), loop, ask.open_only)
+        if ask.asking:
+            wire.ask(_ASKING, deadline).cancel()  # its reply says nothing
+        waiter = wire.ask(ask.packed, deadline)
+        if not waits:
+            return await waiter
+        count = wire.acknowledged(self._replicas, deadline)
+        reply = await waiter
+        if type(reply) is ErrorReply:
+            return reply
+        return acknowledged(reply, await asyncio.shield(count), self._replicas)
+
+    def _wire(self, key: tuple[Node, bool], loop: Loop, open_only: bool) -> Wire:
+        wires = self._wires.get(loop)
+        if wires is None or self._born != _forks:
+            wires = self._renew(loop)
+        wire = wires.get(key)
+        if wire is None or wire.closed:
+            if open_only:
+                raise LostError("Redis store: the connection was lost", sent=False)
+            wire = wires[key] = Wire(partial(open_transport, key[0], self._access), self._timeout)
         return wire
 
-    def _renew(self, loop: asyncio.AbstractEventLoop) -> Wire:
-        if self._pid != os.getpid():
+    def _renew(self, loop: Loop) -> dict[tuple[Node, bool], Wire]:
+        """A new loop came, or a fork: time to look what has ended."""
+        if self._born != _forks:
             _inherited.append(self._wires)
-            self._wires, self._pid = {}, os.getpid()
+            self._wires, self._born = {}, _forks
         for other in tuple(self._wires):
-            if other.is_closed() and (wire := self._wires.pop(other, None)) is not None:
-                wire.bury()
-        wire = self._wires[loop] = Wire(self._connect, self._timeout)
-        return wire
+            if other.is_closed():
+                for wire in self._wires.pop(other, {}).values():
+                    wire.bury()
+        return self._wires.setdefault(loop, {})
 
-    async def _connect(self) -> _Opened:
-        connection: Any = self._kind(**self._options)
-        try:
-            await connection.connect()
-        except _Redis as error:
-            await connection.disconnect(nowait=True)
-            raise refused(error) from _shown(error)
-        except BaseException:
-            await connection.disconnect(nowait=True)
-            raise
-        return _Opened(connection)
-
-
-class _Opened:
-    """The driver did TLS and the handshake; from here on the transport is the wire's."""
-
-    def __init__(self, connection: AsyncConnection) -> None:
-        self._connection = connection
-
-    @property
-    def transport(self) -> asyncio.Transport:
-        writer: Any = self._connection._writer
-        return cast(asyncio.Transport, writer.transport)
-
-    async def close(self) -> None:
-        await self._connection.disconnect(nowait=True)
-
-    def abandon(self) -> None:
-        self._connection._reader = self._connection._writer = None
-
-
-def _stale(connection: _Connection) -> bool:
-    """True if there is something to read, though nothing was asked: the end of the stream, or a stray reply."""
-    try:
-        return bool(connection.can_read(0))
-    except _Redis:
-        return True
-
-
-def _options(target: RedisTarget, timeout: float) -> dict[str, Any]:
-    """For both drivers. No `retry`: a bare connection of theirs has none unless told."""
-    options: dict[str, Any] = {
-        "host": target.host,
-        "port": target.port,
-        "db": target.db,
-        "username": target.username,
-        "password": None if target.password is None else str(target.password),
-        "client_name": target.client_name,
-        "socket_timeout": timeout,
-        "socket_connect_timeout": timeout,
-        "protocol": 2,  # one form of reply, whatever the driver's default is
-    }
-    if target.tls:
-        options |= target.tls_options
-        options["ssl_check_hostname"] = target.tls_options.get("ssl_cert_reqs") != "none"
-    return options
-
-
-def refused(error: Exception) -> StoreError:
-    """The driver's errors of connections name host and port only; others can repeat what was sent or received."""
-    if isinstance(error, (redis.AuthenticationError, redis.exceptions.AuthorizationError)):
-        return StoreError("Redis store: the server refused our name or password")
-    if isinstance(error, redis.ResponseError):
-        return refusal(type(error).__name__)
-    if isinstance(error, _NONSENSE):
-        return nonsense()
-    return StoreError(f"Redis store: {error}")
-
-
-def refusal(code: str) -> StoreError:
-    return StoreError(f"Redis store: the server refused the command ({code})")
-
-
-def nonsense() -> StoreError:
-    return StoreError("Redis store: the server answered nonsense")
-
-
-def _shown(error: Exception) -> Exception | None:
-    """The cause to show in a traceback: none, if it can hold what was sent or received."""
-    return None if isinstance(error, (redis.ResponseError, *_NONSENSE)) else error
+    def _leave(self, node: Node, loop: Loop) -> None:
+        wires = self._wires.get(loop, {})
+        for key in ((node, False), (node, True)):
+            if (wire := wires.pop(key, None)) is not None:
+                wire.retire()

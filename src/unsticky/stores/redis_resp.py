@@ -1,0 +1,178 @@
+"""RESP2, the protocol of Redis and Valkey: commands as bytes, replies from bytes, and what can go wrong with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import StoreError
+
+_MORE = object()
+_BULK = ord("$")
+_DEEPEST = 8  # arrays in arrays; CLUSTER SLOTS has four
+
+Word = bytes | str | int
+
+
+class LostError(StoreError):
+    """The connection broke, or none came about. `sent`: the command may have reached the server."""
+
+    def __init__(self, message: str, *, sent: bool, opening: bool = False) -> None:
+        super().__init__(message)
+        self.sent = sent
+        self.opening = opening
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """Packed bytes; `whole` packs the same with the script's text, for a server that does not know the script."""
+
+    packed: bytes
+    key: bytes = b""  # the one key that it touches: it says which server of a cluster is asked
+    whole: Callable[[], bytes] | None = None
+    repeatable: bool = False  # doing it twice is as good as once
+    write: bool = False  # replicas may have to acknowledge it
+
+
+class ErrorReply:
+    """What the server refused. Only its code is kept: its text can repeat the command's arguments.
+
+    `target` is the rest of a redirection: slot and address.
+    """
+
+    __slots__ = ("code", "target")
+
+    def __init__(self, text: str) -> None:
+        self.code, _, rest = text.partition(" ")
+        self.target = rest if self.code in ("ASK", "MOVED") else ""
+
+
+class ReplyError(Exception):
+    """Bytes that are no reply we can ask for."""
+
+
+def refusal(code: str) -> StoreError:
+    return StoreError(f"Redis store: the server refused the command ({code})")
+
+
+def nonsense() -> StoreError:
+    return StoreError("Redis store: the server answered nonsense")
+
+
+def late() -> StoreError:
+    return StoreError("Redis store: the server did not answer in time")
+
+
+def pack(*words: Word) -> bytes:
+    """A command as RESP: an array of bulk strings."""
+    out = [b"*%d\r\n" % len(words)]
+    for word in words:
+        data = word if type(word) is bytes else str(word).encode()
+        out.append(b"$%d\r\n%b\r\n" % (len(data), data))
+    return b"".join(out)
+
+
+class ReplyParser:
+    """RESP2 replies from bytes as they come: scalars, and arrays of anything."""
+
+    def __init__(self) -> None:
+        self._buffer = b""
+        self._at = 0
+        self._begun: list[tuple[list[Any], int]] = []  # arrays, outermost first, and how many items each shall have
+
+    @property
+    def between(self) -> bool:
+        """True if nothing of a further reply has come."""
+        return not self._begun and self._at == len(self._buffer)
+
+    def feed(self, data: bytes) -> Iterable[Any]:
+        """The replies that `data` completes. Raises ReplyError."""
+        self._buffer = self._buffer[self._at :] + data if self._at < len(self._buffer) else data
+        self._at = 0
+        while (item := self._next()) is not _MORE:
+            if not self._begun:
+                yield item
+            elif (whole := self._collected(item)) is not _MORE:
+                yield whole
+
+    def _collected(self, item: Any) -> Any:
+        """Put `item` into the innermost array; the outermost one, if that completes it."""
+        while self._begun:
+            items, count = self._begun[-1]
+            items.append(item)
+            if len(items) < count:
+                return _MORE
+            self._begun.pop()
+            item = items
+        return item
+
+    def _next(self) -> Any:
+        """The next scalar, or array that was read at once. Of any other array this only begins it."""
+        while True:
+            buffer, at = self._buffer, self._at
+            end = buffer.find(b"\r\n", at)
+            if end < 0:
+                return _MORE
+            kind, line = buffer[at : at + 1], buffer[at + 1 : end]
+            try:
+                if kind == b"$":
+                    return self._bulk(int(line), end + 2)
+                self._at = end + 2
+                item = self._array(int(line)) if kind == b"*" else _scalar(kind, line)
+            except ValueError:
+                raise ReplyError("a length is no number") from None
+            if item is not _MORE:
+                return item
+
+    def _bulk(self, size: int, start: int) -> Any:
+        if size < 0:
+            self._at = start
+            return None
+        stop = start + size
+        if len(self._buffer) < stop + 2:
+            return _MORE
+        if self._buffer[stop : stop + 2] != b"\r\n":
+            raise ReplyError("a length is wrong")
+        self._at = stop + 2
+        return self._buffer[start:stop]
+
+    def _array(self, count: int) -> Any:
+        if count < 0:
+            return None
+        items = self._bulks(count)
+        if items is None:
+            if len(self._begun) == _DEEPEST:
+                raise ReplyError("arrays in arrays without end")
+            self._begun.append(([], count))
+            return _MORE
+        return items
+
+    def _bulks(self, count: int) -> list[bytes] | None:
+        """The usual array at once: bulk strings that are all here. None for any other, which comes item by item."""
+        buffer, at, items = self._buffer, self._at, []
+        try:
+            for _ in range(count):
+                end = buffer.index(b"\r\n", at)
+                size = int(buffer[at + 1 : end])
+                if buffer[at] != _BULK or size < 0:
+                    return None
+                at = end + 2 + size
+                items.append(buffer[end + 2 : at])
+                at += 2
+        except ValueError:
+            return None
+        if at > len(buffer):
+            return None
+        self._at = at
+        return items
+
+
+def _scalar(kind: bytes, line: bytes) -> Any:
+    if kind == b"+":
+        return line
+    if kind == b":":
+        return int(line)
+    if kind == b"-":
+        return ErrorReply(line.decode(errors="replace"))
+    raise ReplyError("not a reply")
