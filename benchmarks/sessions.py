@@ -53,7 +53,7 @@ def main() -> None:
     options = _options()
     plan = SMOKE if options.smoke else QUICK if options.quick else FULL
     figures = Figures()
-    with tempfile.TemporaryDirectory() as name, ValkeyServer() as server:
+    with tempfile.TemporaryDirectory() as name, ValkeyServer(port=endtoend.free_port()) as server:
         for part in options.part or PARTS:
             _measure(part, Path(name), server.port, plan, figures)
     if options.json:

@@ -51,6 +51,12 @@ def fast_loop() -> bool:
     return find_spec("uvloop") is not None and find_spec("httptools") is not None
 
 
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
 def run(folder: Path, port: int, figures: Figures, *, rounds: int, seconds: float, modes: tuple[str, ...]) -> None:
     """Requests per second of every stack: the best of the rounds. Idle servers cost nothing meanwhile."""
     with ExitStack() as closing, tempfile.TemporaryFile() as output:
@@ -110,9 +116,7 @@ def _command(kind: str, port: int) -> list[str]:
 
 @contextmanager
 def _server(kind: str, environ: dict[str, str], output: int) -> Iterator[int]:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = int(found.getsockname()[1])
+    port = free_port()
     path = {"PYTHONPATH": os.pathsep.join([str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])])}
     process = subprocess.Popen(
         _command(kind, port), cwd=HERE, env=os.environ | environ | path, stdout=output, stderr=output

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from time import perf_counter
+from typing import cast
 
 
 class Asking(asyncio.Protocol):
@@ -20,9 +21,8 @@ class Asking(asyncio.Protocol):
         self._received = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        transport.write(self.request)
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is one, and no subclass
+        self._transport.write(self.request)
 
     def data_received(self, data: bytes) -> None:
         self._received += data
@@ -59,6 +59,8 @@ async def load(port: int, path: str, cookie: str, connections: int, seconds: flo
     failures = [one.failed for one in asking if one.failed]
     for transport, _ in opened:
         transport.abort()
+    if not rate:
+        failures.append("no answer came")
     if failures:
         raise SystemExit(f"{len(failures)} of {connections} connections failed: {failures[0]}")
     return rate
