@@ -10,12 +10,12 @@ from uuid import uuid4
 import pytest
 
 from unsticky.clock import Clock
-from unsticky.session.store import AsyncStore, ImmediateLoad, Purgeable, Scannable, Store
+from unsticky.session.store import AsyncStore, ImmediateLoad, Migratable, Purgeable, Scannable, Store
 from unsticky.stores import open_async_store, open_store
 from unsticky.testing import Check, FakeClock, store_contract
 
 # For each kind of server: what it can't hold.
-LIMITS: dict[str, dict[str, int]] = {"memory": {}, "sqlite": {}, "valkey": {}}
+LIMITS: dict[str, dict[str, int]] = {"memory": {}, "sqlite": {}, "valkey": {}, "postgres": {}}
 CHECKS = [
     pytest.param(name, check, id=f"{name}-{check}") for name in LIMITS for check in store_contract(**LIMITS[name])
 ]
@@ -62,7 +62,11 @@ def test_a_mixture(url: str, check: Check) -> None:
 
 @pytest.mark.parametrize(
     ("name", "abilities"),
-    [("memory", (Purgeable, Scannable)), ("sqlite", (Purgeable, Scannable))],
+    [
+        ("memory", (Purgeable, Scannable)),
+        ("sqlite", (Purgeable, Scannable)),
+        ("postgres", (Purgeable, Scannable, Migratable)),
+    ],
 )
 def test_abilities(url: str, abilities: tuple[type, ...]) -> None:
     """Those that a kind should have are there, so that the contract checks them."""

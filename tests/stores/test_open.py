@@ -34,7 +34,6 @@ BAD = {
     "sessions.db": "expected a URL such as",
     "rediz://localhost": 'unknown store "rediz", did you mean "redis"? known: memory://',
     "mysql://localhost": 'unknown store "mysql"; known: memory://',
-    "postgresql://localhost": "postgresql:// is not in this release yet; known:",
     "memcached://localhost": "is not in this release yet",
     "redis+sentinel://a,b": "the name of the primary follows the sentinels",
     "redis+sentinel://a,,b/p": "name the hosts, with a comma between them",

@@ -15,12 +15,15 @@ from ..clock import Clock
 from ..errors import Problem, SettingsError
 from ..scalars import StoreURL
 from ..session.store import AsyncStore, Store
+from .postgres_url import postgres_target
 from .redis_url import redis_target
 from .urls import memory_name, nearest, split, sqlite_path
 
 # scheme: (module, how its URL is checked, the extra that brings its driver)
 _KINDS: dict[str, tuple[str, Callable[[str], object], str]] = {
     "memory": ("memory", memory_name, ""),
+    "postgres": ("postgres", postgres_target, "postgres"),
+    "postgresql": ("postgres", postgres_target, "postgres"),
     "sqlite": ("sqlite", sqlite_path, ""),
     **{
         server + suffix: ("redis", redis_target, "")
@@ -28,7 +31,7 @@ _KINDS: dict[str, tuple[str, Callable[[str], object], str]] = {
         for suffix in ("", "+sentinel", "+cluster")
     },
 }
-_LATER = ("memcached", "postgres", "postgresql")
+_LATER = ("memcached",)
 
 
 def check_url(url: str) -> str | None:
