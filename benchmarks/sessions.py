@@ -78,18 +78,18 @@ def _measure(part: str, folder: Path, port: int, plan: Plan, figures: Figures) -
         case "flask":
             wsgi.run(folder, port, plan.effort, figures)
         case "postgres":
-            _measure_postgres(folder, plan, figures)
+            _measure_postgres(plan, figures)
         case "e2e":
             endtoend.run(folder, port, figures, rounds=plan.e2e_rounds, seconds=plan.e2e_seconds, modes=plan.e2e_modes)
 
 
-def _measure_postgres(folder: Path, plan: Plan, figures: Figures) -> None:
+def _measure_postgres(plan: Plan, figures: Figures) -> None:
     try:
         from session_costs import postgres
     except ImportError as error:
         tell(f"postgres: left out ({error})")
         return
-    postgres.run(folder, plan.effort, figures)
+    postgres.run(plan.effort, figures)
 
 
 def _table(part: str, figures: Figures) -> Iterator[list[str]]:
@@ -102,7 +102,9 @@ def _table(part: str, figures: Figures) -> Iterator[list[str]]:
             floor = figures.microseconds.get((part, FLOORS[part], mode))
             row.append("" if cost is None or floor is None else f"{cost:.1f} us ({cost / floor:.2f}x)")
         keys = [(part, stack, mode) for mode in (*MODES, "new")]
-        row.append(" / ".join(figures.trips.get(key, "-") for key in keys))
+        row.append(
+            " / ".join(figures.trips.get(key, "-") for key in keys) if any(k in figures.trips for k in keys) else ""
+        )
         row.append(" / ".join(f"{figures.cookies[key]:g}" for key in keys[:3] if key in figures.cookies))
         yield row
 

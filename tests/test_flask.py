@@ -51,8 +51,8 @@ def app(tmp_path: Path) -> Iterator[Flask]:
 @pytest.fixture
 def store(app: Flask) -> CountingStore:
     sessions = app.extensions["unsticky"].sessions
-    sessions.store = CountingStore(sessions.store)
-    return sessions.store
+    sessions.access.store = CountingStore(sessions.access.store)
+    return sessions.access.store
 
 
 def cookie_of(response: Any) -> str:

@@ -22,6 +22,8 @@ FLOORS = {
     "stores": WORLD,
     "telemetry": WORLD,
     "worker": WORLD,
+    "sealing": WORLD,
+    "access": HOSTS,
     "probes": HOSTS,
     "pools": HOSTS,
     "sessions": HOSTS,
@@ -37,7 +39,7 @@ FLOORS = {
 }
 PURE_IMPORTS = frozenset(
     ("__future__ abc array base64 binascii bisect collections contextlib dataclasses datetime decimal email enum "
-     "functools hashlib heapq hmac http importlib ipaddress itertools itsdangerous markupsafe math msgspec operator "
+     "functools hashlib heapq hmac http importlib ipaddress itertools itsdangerous json markupsafe math msgspec operator "
      "random re secrets struct types typing urllib uuid xxhash")
     .split()
 )  # fmt: skip

@@ -109,7 +109,7 @@ def test_an_untouched_session_costs_nothing(app: UnstickyMiddleware) -> None:
     """No store call, no header."""
     client = Client(app)
     client.get("/write")
-    app.sessions.store = store = CountingStore(app.sessions.store)  # type: ignore[assignment]
+    app.sessions.access.store = store = CountingStore(app.sessions.access.store)  # type: ignore[assignment]
     assert client.get("/plain")[1] == {"Content-Type": "text/plain"}
     assert store.calls == []
 
@@ -118,7 +118,7 @@ def test_an_outage_is_503(app: UnstickyMiddleware) -> None:
     """At the load, and at the commit."""
     client = Client(app)
     client.get("/write")
-    app.sessions.store = store = CountingStore(app.sessions.store)  # type: ignore[assignment]
+    app.sessions.access.store = store = CountingStore(app.sessions.access.store)  # type: ignore[assignment]
     store.away = True
     fresh = Client(app)
     for status, headers, body in (client.get("/write"), fresh.get("/write")):
@@ -163,7 +163,7 @@ def test_an_outage_inside_of_a_generator_app_is_503(tmp_path: Path, moment: str)
 
     app, client = serve(tmp_path, generator)
     assert client.get("/")[2] == b"SECRET"
-    app.sessions.store = store = CountingStore(app.sessions.store)  # type: ignore[assignment]
+    app.sessions.access.store = store = CountingStore(app.sessions.access.store)  # type: ignore[assignment]
     store.away = True
     if moment == "commit":
         client.cookie = ""

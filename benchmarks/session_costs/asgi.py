@@ -193,5 +193,5 @@ def _verbs(middleware: Any) -> Iterator[Counter[str]]:
     """Counts come after the times: from here on the store's verbs are wrapped."""
     sessions = middleware.sessions
     sessions.__dict__.pop("_load_now", None)  # bound to the verb as it was
-    with counted_verbs(sessions.async_store) as calls:
+    with counted_verbs(sessions.access.async_store) as calls:
         yield calls

@@ -214,7 +214,7 @@ def _verbs(sessions: Any) -> Meter:
 
     @contextmanager
     def metered() -> Iterator[Counter[str]]:
-        with counted_verbs(sessions.store) as calls:
+        with counted_verbs(sessions.access.store) as calls:
             yield calls
 
     return metered

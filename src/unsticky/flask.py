@@ -11,24 +11,28 @@ from __future__ import annotations
 
 import atexit
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property, lru_cache
 from typing import Any
 
 import flask.sessions
 from flask import Flask, Request, Response, current_app
+from itsdangerous import BadSignature
 from werkzeug.exceptions import ServiceUnavailable
 
 from . import errors, wsgi
 from . import settings as settings_module
 from .pools import Pools
 from .session.commit import Committed, Cookie
-from .session.cookie import uncached
+from .session.cookie import HeaderFormat, prefixed, uncached
+from .session.inbound import Device, Inbound, OldSession
 from .session.options import SessionOptions
-from .session.policy import Lifetime
-from .session.session import Session
+from .session.policy import Lifetime, Terms
+from .session.store import Store
+from .session.takeover import flask_session_id, flask_session_values
 from .session.token import Token, TokenSigner
-from .sessions import UNAVAILABLE_BODY, Sessions
+from .session.verbs import ThreadSession
+from .sessions import LIMIT_BODY, UNAVAILABLE_BODY, Sessions
 from .settings import Settings, Source
 
 
@@ -40,8 +44,17 @@ class SessionUnavailable(errors.SessionUnavailable, ServiceUnavailable):  # type
         self.retry_after = cause.retry_after
 
 
-class FlaskSession(Session, flask.sessions.SessionMixin):  # type: ignore[override]
+class FlaskSession(ThreadSession, flask.sessions.SessionMixin):  # type: ignore[override]
     """`flask.session`: what is assigned to it lives in the store."""
+
+    @property
+    def permanent(self) -> bool:
+        """As Flask has it: False until it is set."""
+        return bool(self.get("_permanent", False))
+
+    @permanent.setter
+    def permanent(self, value: bool) -> None:
+        self["_permanent"] = bool(value)
 
     def mark_accessed(self) -> None:
         try:
@@ -60,22 +73,25 @@ class SessionInterface(flask.sessions.SessionInterface):
 
     session_class = FlaskSession
 
-    def __init__(self, options: SessionOptions | Mapping[str, Any] | None = None) -> None:
-        """`options`: the `[session]` table as a mapping, or SessionOptions. Raises SettingsError if they are wrong."""
+    def __init__(
+        self, options: SessionOptions | Mapping[str, Any] | None = None, *, store: Store | None = None
+    ) -> None:
+        """`options`: the `[session]` table as a mapping, or SessionOptions. Raises SettingsError if they are wrong.
+
+        `store`: an object of your own, instead of the options' URL.
+        """
         if not isinstance(options, SessionOptions):
             options = settings_module.load({"session": dict(options or {})}).session
         self.options = options
-        self.sessions = Sessions(options)
+        self.sessions = Sessions(options, store=store)
+        self.header = HeaderFormat(options.header) if options.transport == "header" else None
+        self._records = _flask_session_records(options)
 
     def open_session(self, app: Flask, request: Request) -> FlaskSession | None:
         """No store is asked yet. None without a secret key, as Flask has it."""
         if not app.secret_key:
             return None
-
-        def presented() -> Token | None:
-            return _signer(app).choose(request.cookies.getlist(self.get_cookie_name(app)))
-
-        session = self.sessions.bind(presented, FlaskSession, lifetime=self._lifetime(app))
+        session = self.sessions.bind(_Inbound(self, app, request), FlaskSession, terms=self._terms(app))
         wsgi.tell_session_key(session)
         return session
 
@@ -93,28 +109,50 @@ class SessionInterface(flask.sessions.SessionInterface):
         try:
             committed = self.sessions.commit(session)
         except errors.SessionUnavailable as error:
-            _answer_unavailable(response, error)
+            _answer(response, 503, UNAVAILABLE_BODY)
+            response.headers["Retry-After"] = str(error.retry_after)
             return False
-        response.vary.add("Cookie")
+        except errors.SessionLimitReached:
+            _answer(response, 409, LIMIT_BODY)
+            return False
+        response.vary.add("Cookie" if self.header is None else self.header.name)
         self._tell_client(app, session, committed, response)
         return True
 
     def _tell_client(self, app: Flask, session: FlaskSession, committed: Committed, response: Response) -> None:
-        attributes = self._attributes(app)
-        name = self.get_cookie_name(app)
         token = self._token_to_send(app, session, committed)
+        told = self._tell_by_cookie(app, session, committed, token, response)
+        if self.header is not None and token is not None:
+            response.headers.set(*self.header.set(_signer(app).dumps(token)))
+        elif self.header is not None and committed.cookie is Cookie.DELETE:
+            response.headers.set(*self.header.delete())
+        elif not told:
+            return
+        response.headers["Cache-Control"] = uncached(response.headers.get("Cache-Control"))
+
+    def _tell_by_cookie(
+        self, app: Flask, session: FlaskSession, committed: Committed, token: Token | None, response: Response
+    ) -> bool:
+        attributes, name = self._attributes(app), self.get_cookie_name(app)
+        old = super().get_cookie_name(app)
+        if committed.took_over and (self.header is not None or old != name):
+            response.delete_cookie(old, **attributes)
+        if self.header is not None:
+            return committed.took_over
         if committed.cookie is Cookie.DELETE:
             response.delete_cookie(name, **attributes)
         elif token is not None:
             expires = self.get_expiration_time(app, session)
             response.set_cookie(name, _signer(app).dumps(token), expires=expires, **attributes)
         else:
-            return
-        response.headers["Cache-Control"] = uncached(response.headers.get("Cache-Control"))
+            return committed.took_over
+        return True
 
     def _token_to_send(self, app: Flask, session: FlaskSession, committed: Committed) -> Token | None:
         if isinstance(committed.cookie, Token):
             return committed.cookie
+        if self.header is not None:
+            return None
         if committed.token is None or session.modified:
             return committed.token  # as Flask does: an assignment may have made the session permanent, or no longer
         refresh = committed.cookie is Cookie.REFRESH or app.config["SESSION_REFRESH_EACH_REQUEST"]
@@ -132,37 +170,110 @@ class SessionInterface(flask.sessions.SessionInterface):
         }
 
     def get_cookie_name(self, app: Flask) -> str:
-        """The settings' name, else SESSION_COOKIE_NAME."""
-        return self.options.cookie.name or super().get_cookie_name(app)
+        """The settings' name, else SESSION_COOKIE_NAME; Flask's default name is prefixed with `__Host-` over https."""
+        if self.options.cookie.name is not None:
+            return self.options.cookie.name
+        name: str = super().get_cookie_name(app)
+        if name != app.default_config["SESSION_COOKIE_NAME"]:
+            return name
+        of_app = self._attributes(app)
+        return prefixed(name, of_app["secure"], of_app["path"], of_app["domain"])
 
-    def _lifetime(self, app: Flask) -> Lifetime:
+    def _terms(self, app: Flask) -> Terms:
         if self.options.idle_timeout is not None:
-            return self.sessions.lifetime
-        return _lifetime(self.options, app.permanent_session_lifetime.total_seconds())
+            return self.sessions.terms
+        return self._terms_of(app.permanent_session_lifetime.total_seconds())
+
+    @cached_property
+    def _terms_of(self) -> Callable[[float], Terms]:
+        return lru_cache(maxsize=16)(lambda idle: self.sessions.terms_of(Lifetime.of(self.options, idle)))
+
+    def old_session(self, app: Flask, request: Request) -> OldSession | None:
+        """A session of Flask's signed cookie, or of Flask-Session in Redis. Raises StoreError."""
+        until = self.options.migrate_until
+        texts = set(request.cookies.getlist(super().get_cookie_name(app)))
+        if until is None or len(texts) != 1:
+            return None
+        [text] = texts
+        values = _flask_values(app, text)
+        if values is None and self._records is not None:
+            sid = flask_session_id(text, _keys(app), signed=bool(app.config.get("SESSION_USE_SIGNER")))
+            data = self._records.load(app.config.get("SESSION_KEY_PREFIX", "session:") + sid) if sid else None
+            values = None if data is None else flask_session_values(data)
+        return OldSession(values, text, until) if values else None
 
 
-_lifetime = lru_cache(maxsize=16)(Lifetime.of)
+class _Inbound(Inbound):
+    """What the session asks of the request."""
+
+    __slots__ = ("_app", "_interface", "_request")
+
+    def __init__(self, interface: SessionInterface, app: Flask, request: Request) -> None:
+        self._interface = interface
+        self._app = app
+        self._request = request
+
+    def token(self) -> Token | None:
+        interface, request = self._interface, self._request
+        if interface.header is not None:
+            texts = interface.header.read(request.headers.getlist)
+        else:
+            texts = request.cookies.getlist(interface.get_cookie_name(self._app))
+        return _signer(self._app).choose(texts)
+
+    def old_session(self) -> OldSession | None:
+        return self._interface.old_session(self._app, self._request)
+
+    def device(self) -> Device:
+        return wsgi.device_of(self._request.environ)
+
+
+def _flask_session_records(options: SessionOptions) -> Any:
+    """Flask-Session's, to be taken over."""
+    if options.migrate_flask_session is None:
+        return None
+    from .stores.flask_session import FlaskSessionRecords  # its driver is optional
+
+    return FlaskSessionRecords(str(options.migrate_flask_session), options.store_timeout)
+
+
+def _flask_values(app: Flask, text: str) -> dict[str, Any] | None:
+    """What Flask's own session cookie holds: signed with the app's keys, and not older than Flask takes it."""
+    serializer = _FLASKS_OWN.get_signing_serializer(app)
+    if serializer is None:
+        return None
+    try:
+        values = serializer.loads(text, max_age=int(app.permanent_session_lifetime.total_seconds()))
+    except BadSignature:
+        return None
+    return values if isinstance(values, dict) else None
+
+
+_FLASKS_OWN = flask.sessions.SecureCookieSessionInterface()
+
+
+def _keys(app: Flask) -> tuple[str | bytes, ...]:
+    """Newest first."""
+    return (app.secret_key or "", *(app.config.get("SECRET_KEY_FALLBACKS") or ()))
 
 
 def _signer(app: Flask) -> TokenSigner:
-    keys = [app.secret_key, *(app.config.get("SECRET_KEY_FALLBACKS") or ())]
-    return _signer_of(tuple(keys))
+    return _signer_of(_keys(app))
 
 
 _signer_of = lru_cache(maxsize=16)(TokenSigner)  # a key's derivation costs more than a signature
 
 
-def _answer_unavailable(response: Response, error: errors.SessionUnavailable) -> None:
-    """Turn `response` into 503 in place: after the view and its hooks, no other response can take its place."""
+def _answer(response: Response, status: int, body: bytes) -> None:
+    """Turn `response` into another one in place: after the view and its hooks, no other can take its place."""
     close = getattr(response.response, "close", None)
     if close is not None:
         close()
     response.direct_passthrough = False
     response.headers.clear()
-    response.status_code = 503
+    response.status_code = status
     response.mimetype = "text/plain"
-    response.set_data(UNAVAILABLE_BODY)
-    response.headers["Retry-After"] = str(error.retry_after)
+    response.set_data(body)
     response.headers["Cache-Control"] = "no-store"
 
 
@@ -224,6 +335,11 @@ class Unsticky:
     def pools(self) -> Pools:
         """The app's pools."""
         return self.state.pools
+
+    @property
+    def sessions(self) -> Sessions:
+        """The app's sessions: `.list(user.id)`, `.revoke(id)`, `.revoke_all(user.id, keep=session)`."""
+        return self.state.sessions
 
     @property
     def state(self) -> AppState:

@@ -84,6 +84,7 @@ ORIGIN = Rule(r"^https?://[^/?#@\s]+/?$", read_origin)
 HOST_NAME = matching(_HOST, 'a host name such as "catalog" or "api.internal"', str.lower)
 METHOD = matching(_TOKEN, 'an HTTP method such as "GET"', str.upper)
 PATH = matching(r"/[!-~]*", 'a path that begins with "/"')
+HEADER_NAME = matching(_TOKEN, 'a header name such as "X-Session"')
 COOKIE_NAME = matching(_TOKEN, "a cookie name of letters, digits and !#$%&'*+-.^_`|~")
 COOKIE_PATH = matching(r"/[ -:<-~]*", 'a path that begins with "/" and has no ";"')
 COOKIE_DOMAIN = matching(r"\.?[A-Za-z0-9][A-Za-z0-9.-]*", 'a domain such as "example.com"', str.lower)
@@ -91,3 +92,12 @@ HASH_KEY = matching(
     rf"path|session|query:.+|cookie:{_TOKEN}|header:{_TOKEN}|inbound-header:{_TOKEN}",
     '"path", "query:NAME", "header:NAME", "cookie:NAME", "inbound-header:NAME" or "session"',
 )
+
+
+def _read_key(text: str) -> str:
+    if len(text) < 16:
+        raise ValueError("expected a text of 16 characters or more; make one with `openssl rand -base64 32`")
+    return text
+
+
+LONG_SECRET = Rule("^.{16,}$", _read_key)

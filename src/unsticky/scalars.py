@@ -1,8 +1,9 @@
-"""The scalar types that options are made of: durations, and texts that must not be shown."""
+"""The scalar types that options are made of: durations, moments, and texts that must not be shown."""
 
 from __future__ import annotations
 
 import re
+from datetime import UTC, date, datetime, time
 from typing import Self
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -41,6 +42,30 @@ def _parse(text: str) -> float:
     if not parts or "".join(number + unit for number, unit in parts) != text:
         raise ValueError(f"expected {DURATION_FORM}, got {text!r}")
     return sum(float(number) * _UNITS[unit] for number, unit in parts)
+
+
+MOMENT_FORM = 'a date or a time such as "2027-03-31" or "2027-03-31T12:00:00Z"'
+
+
+class Moment(float):
+    """Unix seconds. What names no zone is UTC: ``Moment("2027-03-31").text == "2027-03-31T00:00:00Z"``."""
+
+    __slots__ = ()
+
+    def __new__(cls, value: str | date) -> Self:
+        """Raises ValueError when `value` is neither a date nor a time."""
+        try:
+            moment = datetime.fromisoformat(value) if isinstance(value, str) else value
+        except ValueError:
+            raise ValueError(f"expected {MOMENT_FORM}, got {value!r}") from None
+        if not isinstance(moment, datetime):
+            moment = datetime.combine(moment, time())
+        return super().__new__(cls, (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
+
+    @property
+    def text(self) -> str:
+        """As settings spell it, in UTC; fractions of a second are left out."""
+        return datetime.fromtimestamp(int(self), UTC).isoformat().replace("+00:00", "Z")
 
 
 class Secret(str):

@@ -1,4 +1,4 @@
-"""`Sessions`: what a program holds to open and commit sessions, from threads and from event loops."""
+"""`Sessions`: what a program holds to open and commit sessions, to list them, and to end them."""
 
 from __future__ import annotations
 
@@ -6,32 +6,37 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Callable
-from functools import cached_property
 from time import perf_counter
-from typing import Any, TypeVar
+from typing import TypeVar
 
+from .access import StoreAccess
 from .clock import Clock, SystemClock
-from .errors import SessionUnavailable, StoreError
-from .session.binding import Binding, Loader, Presented
-from .session.commit import Commit, Committed, Cookie, Create, Delete, Update, commit
+from .errors import Problem, SessionUnavailable, SettingsError, StoreError
+from .session import listing
+from .session.binding import Binding, Loader
+from .session.commit import UNUSED, Committed, commit, settled
+from .session.inbound import Inbound
+from .session.listing import SessionInfo
 from .session.options import SessionOptions
-from .session.policy import Lifetime
+from .session.policy import Lifetime, Terms
+from .session.sealing import Sealer
 from .session.session import Session
-from .session.store import AsyncStore, ImmediateLoad, Purgeable, Record
+from .session.store import AsyncStore, Purgeable, Record, Store
 from .session.token import Token, TokenSigner
-from .stores import open_async_store, open_store
 from .telemetry import otel
 from .worker import worker
+
+__all__ = ["SessionInfo", "Sessions"]
 
 log = logging.getLogger("unsticky.session")
 
 S = TypeVar("S", bound=Session)
 
 UNAVAILABLE_BODY = b"The service is not available for the moment. Please try again.\n"  # of every 503
+LIMIT_BODY = b"You are logged in on as many devices as are allowed. Please log out on one of them.\n"  # of every 409
 PURGE_INTERVAL = 600.0  # seconds
 PURGE_BATCH = 500  # records; the store is locked for one batch
 
-_UNUSED = Committed(Cookie.KEEP)
 _LATE = "A change that was made to a session after the response's headers were sent is lost."
 
 
@@ -42,91 +47,101 @@ class Sessions:
         self,
         options: SessionOptions | None = None,
         *,
+        store: Store | None = None,
+        async_store: AsyncStore | None = None,
         framework_idle: float | None = None,
         clock: Clock | None = None,
         random_bytes: Callable[[int], bytes] = secrets.token_bytes,
     ) -> None:
-        """`framework_idle`: the framework's own session lifetime in seconds, for when the options name none.
+        """`store`, `async_store`: of your own, for threads and for event loops, instead of the options' URL.
 
-        Nothing is connected yet. Raises SettingsError when the store's URL can't be used here.
+        `framework_idle`: the framework's own session lifetime in seconds, for when the options name none.
+        Nothing is connected yet. Raises SettingsError when the options can't be used here.
         """
         self.options = options or SessionOptions()
         self.clock = clock or SystemClock()
-        self.lifetime = Lifetime.of(self.options, framework_idle)
+        self.access = StoreAccess(self.options, self.clock, store, async_store)
         self.signer = TokenSigner(self.options.secret_keys)
+        self._sealer = _sealer(self.options)
+        self._may_evict = bool(getattr(self.access.any_store, "may_evict", False))
+        if self._may_evict and self.options.maximum_sessions is not None:
+            raise _cannot("maximum_sessions", "this store may forget records, so it can't count sessions")
+        self.terms = self.terms_of(Lifetime.of(self.options, framework_idle))
         self._random_bytes = random_bytes
         self._purged = self.clock.monotonic()
-        self.store = open_store(self.options.store, clock=self.clock, timeout=self.options.store_timeout)
 
-    @cached_property
-    def async_store(self) -> AsyncStore:
-        """The store for event loops."""
-        return open_async_store(self.options.store, clock=self.clock, timeout=self.options.store_timeout)
+    def terms_of(self, lifetime: Lifetime) -> Terms:
+        """What holds for sessions that live for `lifetime`."""
+        return Terms.of(self.options, lifetime, sealer=self._sealer, may_evict=self._may_evict)
 
-    def bind(self, presented: Presented, make: type[S], *, lifetime: Lifetime | None = None) -> S:
+    # For hosts: one session of one request ---------------------------------------------------------------------------
+
+    def bind(self, inbound: Inbound, make: type[S], *, terms: Terms | None = None) -> S:
         """The session of a request in a thread. It reads the token and asks the store at its first use."""
-        return make.bound(self._binding(presented, self._load, lifetime))
+        return self._bound(inbound, make, self._load, terms)
 
-    async def bind_async(self, presented: Presented, make: type[S]) -> S:
-        """The session of a request on an event loop.
+    def bind_now(self, inbound: Inbound, make: type[S]) -> S:
+        """The session of a request on an event loop, of a store that answers at once: asked at the first use."""
+        return self._bound(inbound, make, self._load_now, None)
 
-        `request.session` can't wait, so a store across the network is asked now, if there is a token at all; one
-        that answers at once (SQLite) is asked at first use.
+    def bind_lazily(self, inbound: Inbound, make: type[S]) -> S:
+        """The session of a request on an event loop, to be loaded by `await session.load()`."""
+        return self._bound(inbound, make, None, None)
+
+    async def bind_loaded(self, inbound: Inbound, make: type[S]) -> S:
+        """The session of a request on an event loop, of a store across the network: asked now, if there is a token.
+
+        `request.session` can't wait. An outage is there for whoever uses the session.
         """
-        if self._load_now is not None:
-            return make.bound(self._binding(presented, self._load_now))
-        token = presented()
-        load = _nothing if token is None else await _fetched(self.async_store, token.key)
-        return make.bound(self._binding(lambda: token, load))
+        session = self._bound(inbound, make, None, None)
+        binding = session.opened()
+        assert binding is not None
+        if binding.token is not None or self.options.migrate_until is not None:
+            started = perf_counter()
+            await self.access.run_async(binding.loading())
+            otel.session_loaded(perf_counter() - started, found=binding.record is not None)
+        return session
 
-    @cached_property
-    def _load(self) -> Loader:
-        return _observed(lambda key: self.store.load(key))
+    def _bound(self, inbound: Inbound, make: type[S], loader: Loader | None, terms: Terms | None) -> S:
+        def opened() -> Binding:
+            return Binding(inbound, terms or self.terms, loader, self.clock.time, self._random_bytes)
 
-    @cached_property
-    def _load_now(self) -> Loader | None:
-        store = self.async_store
-        return _observed(store.load_now) if isinstance(store, ImmediateLoad) else None
+        return make.bound(opened, self.access)
 
-    def _binding(self, presented: Presented, load: Loader, lifetime: Lifetime | None = None) -> Binding:
-        return Binding(
-            presented=presented,
-            loader=load,
-            lifetime=lifetime or self.lifetime,
-            now=self.clock.time,
-            random_bytes=self._random_bytes,
-        )
+    def _load(self, key: str) -> Record | None:
+        started = perf_counter()
+        record = self.access.load(key)
+        otel.session_loaded(perf_counter() - started, found=record is not None)
+        return record
+
+    def _load_now(self, key: str) -> Record | None:
+        started = perf_counter()
+        record = self.access.load_now(key)
+        otel.session_loaded(perf_counter() - started, found=record is not None)
+        return record
 
     def commit(self, session: Session) -> Committed:
         """Write what the request changed. Raises SessionUnavailable when the store is away: nothing is promised then.
 
-        Raises SessionValueError for a value that no session can hold.
+        Raises SessionValueError for a value that no session can hold, SessionLimitReached as the options say.
         """
         if not session.accessed:
-            return _UNUSED
+            return UNUSED
+        done = settled(session)
+        if done is not None:
+            return done
         started = perf_counter()
-        steps = commit(session)
-        step = _next(steps, None)
-        try:
-            while not isinstance(step, Committed):
-                step = _next(steps, self._apply(step))
-        except StoreError as error:
-            step = _failed(step, error)
-        return self._reported(step, started)
+        return self._reported(self.access.run(commit(session)), started)
 
     async def commit_async(self, session: Session) -> Committed:
         """As `commit`, on an event loop."""
         if not session.accessed:
-            return _UNUSED
+            return UNUSED
+        done = settled(session)
+        if done is not None:
+            return done
         started = perf_counter()
-        steps = commit(session)
-        step = _next(steps, None)
-        try:
-            while not isinstance(step, Committed):
-                step = _next(steps, await self._apply_async(step))
-        except StoreError as error:
-            step = _failed(step, error)
-        return self._reported(step, started)
+        return self._reported(await self.access.run_async(commit(session)), started)
 
     def commit_late(self, session: Session) -> None:
         """Write what was changed after the headers were sent. An outage is logged: nobody can be told any more."""
@@ -150,40 +165,57 @@ class Sessions:
             self._purge_now_and_then()
         return committed
 
-    def _purge_now_and_then(self) -> None:
-        """A store that does not forget by itself is cleared in the background, while new sessions come in."""
-        now = self.clock.monotonic()
-        if now - self._purged >= PURGE_INTERVAL and isinstance(self.store, Purgeable):
-            self._purged = now
-            worker.submit(_purge(self.store))
+    # For programs: the sessions of an owner --------------------------------------------------------------------------
 
-    def _apply(self, operation: Create | Update | Delete) -> Any:
-        match operation:
-            case Create():
-                return self.store.create(operation.key, operation.record)
-            case Update():
-                return self.store.update(operation.key, operation.change)
-            case Delete():
-                return self.store.delete(operation.key)
+    def list(self, owner: str | int) -> list[SessionInfo]:
+        """The owner's live sessions, the newest login first. Raises SessionUnavailable."""
+        return self.access.run(listing.list_sessions(str(owner), self.clock.time(), self.terms))
 
-    async def _apply_async(self, operation: Create | Update | Delete) -> Any:
-        match operation:
-            case Create():
-                return await self.async_store.create(operation.key, operation.record)
-            case Update():
-                return await self.async_store.update(operation.key, operation.change)
-            case Delete():
-                return await self.async_store.delete(operation.key)
+    async def list_async(self, owner: str | int) -> list[SessionInfo]:  # type: ignore[valid-type]
+        """As `list`, on an event loop."""
+        return await self.access.run_async(listing.list_sessions(str(owner), self.clock.time(), self.terms))
+
+    def find(self, id: str) -> SessionInfo | None:  # noqa: A002 - as the field is called
+        """One session by its id (`session.id`, `SessionInfo.id`). Raises SessionUnavailable."""
+        return self.access.run(listing.find(id, self.terms))
+
+    async def find_async(self, id: str) -> SessionInfo | None:  # noqa: A002
+        """As `find`, on an event loop."""
+        return await self.access.run_async(listing.find(id, self.terms))
+
+    def revoke(self, id: str) -> bool:  # noqa: A002
+        """End one session, at once and everywhere. False if there is none. Raises SessionUnavailable.
+
+        Whoever lets users do this checks first that the session is theirs: `find(id).owner`.
+        """
+        return self.access.run(listing.revoke(id))
+
+    async def revoke_async(self, id: str) -> bool:  # noqa: A002
+        """As `revoke`, on an event loop."""
+        return await self.access.run_async(listing.revoke(id))
+
+    def revoke_all(self, owner: str | int, *, keep: Session | str | None = None) -> int:
+        """End all sessions of an owner, but for `keep` (a session, or its id); return how many."""
+        return self.access.run(listing.revoke_all(str(owner), _id(keep), self.clock.time(), self.terms))
+
+    async def revoke_all_async(self, owner: str | int, *, keep: Session | str | None = None) -> int:
+        """As `revoke_all`, on an event loop."""
+        return await self.access.run_async(listing.revoke_all(str(owner), _id(keep), self.clock.time(), self.terms))
 
     def close(self) -> None:
         """Give the store's connections back. A later use opens them again."""
-        self.store.close()
+        self.access.close()
 
     async def aclose(self) -> None:
         """As `close`, for the connections of event loops too."""
-        self.store.close()
-        if "async_store" in self.__dict__:
-            await self.async_store.aclose()
+        await self.access.aclose()
+
+    def _purge_now_and_then(self) -> None:
+        """A store that does not forget by itself is cleared in the background, while new sessions come in."""
+        now, store = self.clock.monotonic(), self.access.any_store
+        if now - self._purged >= PURGE_INTERVAL and isinstance(store, Purgeable):
+            self._purged = now
+            worker.submit(_purge(store))
 
 
 async def _purge(store: Purgeable) -> None:
@@ -194,59 +226,19 @@ async def _purge(store: Purgeable) -> None:
         log.warning("Ended sessions could not be cleared: %s", error)
 
 
-def _next(steps: Commit, result: Any) -> Create | Update | Delete | Committed:
+def _id(session: Session | str | None) -> str | None:
+    return session.id if isinstance(session, Session) else session
+
+
+def _sealer(options: SessionOptions) -> Sealer | None:
+    if not options.encryption_keys:
+        return None
     try:
-        return steps.send(result)
-    except StopIteration as stop:
-        committed: Committed = stop.value
-        return committed
+        from .sealing import KeyRing
+    except ModuleNotFoundError:
+        raise _cannot("encryption_keys", "cryptography is not installed: pip install 'unsticky[crypto]'") from None
+    return KeyRing(options.encryption_keys)
 
 
-def _failed(step: Create | Update | Delete | Committed, error: StoreError) -> Committed:
-    """A request that only read has its answer: that its use can't be written down is no reason to refuse it."""
-    if isinstance(step, Update) and step.only_touches:
-        log.warning("The use of a session could not be written down: %s", error)
-        return _UNUSED
-    raise _unavailable("commit", error) from error
-
-
-def _nothing(key: str) -> Record | None:
-    return None
-
-
-def _observed(load: Loader) -> Loader:
-    def observed(key: str) -> Record | None:
-        started = perf_counter()
-        try:
-            record = load(key)
-        except StoreError as error:
-            _unavailable("load", error)
-            raise
-        otel.session_loaded(perf_counter() - started, found=record is not None)
-        return record
-
-    return observed
-
-
-async def _fetched(store: AsyncStore, key: str) -> Loader:
-    """Ask now; the answer, or the failure, is there for whoever uses the session."""
-    started = perf_counter()
-    try:
-        record = await store.load(key)
-    except StoreError as error:
-        _unavailable("load", error)
-        return _failing(error)
-    otel.session_loaded(perf_counter() - started, found=record is not None)
-    return lambda key: record
-
-
-def _failing(error: StoreError) -> Loader:
-    def fail(key: str) -> Record | None:
-        raise error
-
-    return fail
-
-
-def _unavailable(what: str, error: StoreError) -> SessionUnavailable:
-    log.error("The session store is not available (%s): %s", what, error)
-    return SessionUnavailable()
+def _cannot(name: str, problem: str) -> SettingsError:
+    return SettingsError("session", [Problem(f"session.{name}", problem)])

@@ -12,7 +12,7 @@ Those who want the session alone change one import: `SessionMiddleware` takes St
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import cached_property
 from typing import Any, Literal
 
@@ -22,29 +22,95 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from . import settings as settings_module
 from .context import RequestState, current
-from .errors import SessionUnavailable, SessionValueError
+from .errors import SessionLimitReached, SessionUnavailable, SessionValueError
 from .pools import Pools
+from .scalars import Moment, StoreURL
 from .scalars import Secret as HiddenText
-from .scalars import StoreURL
-from .session.cookie import CookieFormat, InboundCookies, cookie_values, set_cookie, with_session_headers
+from .session.commit import Committed
+from .session.cookie import (
+    Carrier,
+    CookieFormat,
+    Header,
+    InboundCookies,
+    carrier,
+    cookie_values,
+    token_header,
+    uncached,
+    vary_on,
+)
+from .session.inbound import Device, Inbound, OldSession
 from .session.options import SessionOptions
-from .session.session import Session
+from .session.store import AsyncStore
+from .session.takeover import starlette_session
 from .session.token import Token
-from .sessions import UNAVAILABLE_BODY, Sessions
+from .session.verbs import LoopSession as Session
+from .sessions import LIMIT_BODY, UNAVAILABLE_BODY, Sessions
 from .settings import Settings, Source
 
 __all__ = ["Session", "SessionMiddleware", "UnstickyMiddleware"]
 
 log = logging.getLogger("unsticky.session")
 
-_STARTS = ("http.response.start", "websocket.accept", "websocket.http.response.start")
+_STARTS = frozenset(("http.response.start", "websocket.accept", "websocket.http.response.start"))
 TWO_WEEKS = 14 * 24 * 60 * 60  # seconds
 
 
-class SessionMiddleware:
+class _WithSession:
+    """Opens the session of a connection, commits it before the headers and after the body, answers outages."""
+
+    def __init__(self, app: ASGIApp, sessions: Sessions, form: Carrier, state: AppState | None = None) -> None:
+        self.app = app
+        self.sessions = sessions
+        self.form = form
+        self.old_cookies = OldCookies.of(sessions, form)
+        self._state = state
+        self._lazy = sessions.options.lazy
+        self._excluded = sessions.options.exclude
+
+    @cached_property
+    def _at_once(self) -> bool:
+        return self.sessions.access.answers_at_once
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in ("http", "websocket"):
+            await self.app(scope, receive, _closing(send, self.aclose))
+            return
+        if self._state is not None:
+            scope.setdefault("state", {})["unsticky"] = self._state
+        exchange = _Exchange(self, scope, send)
+        if self._at_once:
+            session = self.sessions.bind_now(exchange, Session)
+        elif self._lazy or (self._excluded and scope["path"].startswith(self._excluded)):
+            session = self.sessions.bind_lazily(exchange, Session)
+        else:
+            session = await self.sessions.bind_loaded(exchange, Session)
+        scope["session"] = exchange.session = session
+        current.set(exchange)
+        try:
+            await self.app(scope, receive, exchange.send)
+        except SessionUnavailable as error:
+            if scope["type"] != "http" or exchange.started:
+                raise
+            await exchange.answer_unavailable(error)
+        except BaseException:
+            await exchange.finish_failed()
+            raise
+        if session.accessed:
+            await exchange.finish()
+
+    async def aclose(self) -> None:
+        """Close the client, the pools and the store. They open again when they are used."""
+        if self._state is not None:
+            await self._state.aclose()
+        await self.sessions.aclose()
+
+
+class SessionMiddleware(_WithSession):
     """Starlette's session middleware over a shared store: the same arguments, and `store`.
 
     `secret_key` may be None: the token is 256 random bits, and its signature only spares the store forged ones.
+    `store`: a URL, or a store object of your own. With `migrate_until`, a date, sessions of Starlette's own cookie
+    are taken over until then.
     """
 
     def __init__(
@@ -59,10 +125,16 @@ class SessionMiddleware:
         domain: str | None = None,
         partitioned: bool = False,
         *,
-        store: str = "sqlite:///sessions.db",
+        store: str | AsyncStore = "sqlite:///sessions.db",
+        migrate_until: str | None = None,
     ) -> None:
-        keys = () if secret_key is None else (HiddenText(secret_key),)
-        self.sessions = Sessions(SessionOptions(store=StoreURL(store), secret_keys=keys), framework_idle=max_age)
+        options = SessionOptions(
+            store=StoreURL(store if isinstance(store, str) else "memory://"),
+            secret_keys=() if secret_key is None else (HiddenText(secret_key),),
+            migrate_until=None if migrate_until is None else Moment(migrate_until),
+        )
+        own = None if isinstance(store, str) else store
+        sessions = Sessions(options, async_store=own, framework_idle=max_age)
         form = CookieFormat(
             name=session_cookie,
             path=path,
@@ -71,14 +143,12 @@ class SessionMiddleware:
             same_site=same_site,
             partitioned=partitioned,
             max_age=max_age,
+            lasting_age=TWO_WEEKS,
         )
-        self._app = _WithSession(app, self.sessions, form, self.sessions.aclose)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._app(scope, receive, send)
+        super().__init__(app, sessions, form)
 
 
-class UnstickyMiddleware:
+class UnstickyMiddleware(_WithSession):
     """Sessions and routed outbound calls: `request.session`, `request.state.unsticky.client`.
 
     `settings`: a path, a mapping with the file's shape, or Settings. None: the file that the environment variable
@@ -87,27 +157,16 @@ class UnstickyMiddleware:
 
     def __init__(self, app: ASGIApp, settings: Source | None = None) -> None:
         loaded = settings_module.load(settings)
-        self.sessions = Sessions(loaded.session)
-        self.state = AppState(loaded)
-        form = CookieFormat.of(loaded.session.cookie, self.sessions.lifetime)
-        self._app = _WithSession(app, self.sessions, form, self.aclose)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] in ("http", "websocket"):
-            scope.setdefault("state", {})["unsticky"] = self.state
-        await self._app(scope, receive, send)
-
-    async def aclose(self) -> None:
-        """Close the client, the pools and the store. They open again when they are used."""
-        await self.state.aclose()
-        await self.sessions.aclose()
+        sessions = Sessions(loaded.session)
+        super().__init__(app, sessions, carrier(loaded.session, sessions.terms.lifetime), AppState(loaded, sessions))
 
 
 class AppState:
     """What one app has of unsticky: `request.state.unsticky`."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, sessions: Sessions) -> None:
         self.settings = settings
+        self.sessions = sessions  # to list and revoke: `await request.state.unsticky.sessions.list_async(user)`
         self.pools = Pools(settings)
 
     @cached_property
@@ -123,18 +182,30 @@ class AppState:
         self.pools.close()
 
 
-def _request_state(scope: Scope, session: Session) -> RequestState:
-    def header(name: str) -> str | None:
-        wanted = name.lower().encode("latin-1")
-        values = [value for key, value in scope["headers"] if key == wanted]
-        return b", ".join(values).decode("latin-1") if values else None
+class OldCookies:
+    """Starlette's own signed cookies, as long as their sessions are taken over."""
 
-    cookies = InboundCookies(lambda: _cookie_headers(scope))
-    return RequestState(cookies=cookies, header=header, session_key=session.store_key)
+    def __init__(self, name: str, keys: tuple[str, ...], until: float, max_age: float) -> None:
+        self.name = name
+        self._keys = keys
+        self._until = until
+        self._max_age = max_age
 
+    @classmethod
+    def of(cls, sessions: Sessions, form: Carrier) -> OldCookies | None:
+        """None where nothing is taken over."""
+        options = sessions.options
+        keys = options.migrate_keys or options.secret_keys
+        if options.migrate_until is None or not keys:
+            return None
+        name = options.cookie.name or (form.name if isinstance(form, CookieFormat) else "session")
+        return cls(name.removeprefix("__Host-"), keys, options.migrate_until, sessions.terms.lifetime.idle)
 
-def _cookie_headers(scope: Scope) -> list[str]:
-    return [value.decode("latin-1") for key, value in scope["headers"] if key == b"cookie"]
+    def read(self, headers: list[str], now: float) -> OldSession | None:
+        """The one session of that kind that the request presents."""
+        texts = cookie_values(headers, self.name)
+        values = starlette_session(texts[0], self._keys, self._max_age, now) if len(set(texts)) == 1 else None
+        return None if values is None else OldSession(values, texts[0], self._until)
 
 
 def _closing(send: Send, close: Callable[[], Awaitable[None]]) -> Send:
@@ -148,90 +219,105 @@ def _closing(send: Send, close: Callable[[], Awaitable[None]]) -> Send:
     return closing
 
 
-class _WithSession:
-    """Opens the session of a connection, commits it before the headers and after the body, answers outages."""
+class _Exchange(Inbound, RequestState):
+    """One request and its response: what the session asks of the one, and `send`, with the commit in front."""
 
-    def __init__(
-        self, app: ASGIApp, sessions: Sessions, form: CookieFormat, close: Callable[[], Awaitable[None]]
-    ) -> None:
-        self.app = app
-        self.sessions = sessions
-        self.form = form
-        self._close = close
+    __slots__ = ("_host", "_replaced", "_scope", "_send", "session", "started")
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] in ("http", "websocket"):
-            await self._serve(scope, receive, send)
-        else:
-            await self.app(scope, receive, _closing(send, self._close))
+    session: Session
 
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        def presented() -> Token | None:
-            return self.sessions.signer.choose(cookie_values(_cookie_headers(scope), self.form.name))
-
-        session = await self.sessions.bind_async(presented, Session)
-        scope["session"] = session
-        current.set(_request_state(scope, session))
-        response = _Response(self, session, send)
-        try:
-            await self.app(scope, receive, response.send)
-        except SessionUnavailable as error:
-            if scope["type"] != "http" or response.started:
-                raise
-            await response.answer_unavailable(error)
-        except BaseException:
-            await response.finish_failed()
-            raise
-        else:
-            await response.finish()
-
-
-class _Response:
-    """`send`, with the commit in front of the headers."""
-
-    def __init__(self, host: _WithSession, session: Session, send: Send) -> None:
+    def __init__(self, host: _WithSession, scope: Scope, send: Send) -> None:
         self._host = host
-        self._session = session
+        self._scope = scope
         self._send = send
         self.started = False
-        self._replaced = False  # 503 was sent in place of what the app sends
+        self._replaced = False  # another answer was sent in place of what the app sends
+
+    # What the session and outbound calls ask of the request.
+
+    def token(self) -> Token | None:
+        return self._host.sessions.signer.choose(self._host.form.read(self._headers))
+
+    def old_session(self) -> OldSession | None:
+        old = self._host.old_cookies
+        return None if old is None else old.read(self._headers("cookie"), self._host.sessions.clock.time())
+
+    def device(self) -> Device:
+        client = self._scope.get("client")
+        return Device.of(self.header("user-agent"), client[0] if client else None)
+
+    @property
+    def cookies(self) -> Mapping[str, str]:
+        return InboundCookies(lambda: self._headers("cookie"))
+
+    def header(self, name: str) -> str | None:
+        values = self._headers(name.lower())
+        return ", ".join(values) if values else None
+
+    def session_key(self) -> str | None:
+        return self.session.id
+
+    def _headers(self, name: str) -> list[str]:
+        wanted = name.encode("latin-1")
+        return [value.decode("latin-1") for key, value in self._scope["headers"] if key == wanted]
+
+    # The response.
 
     async def send(self, message: Message) -> None:
-        if not self.started and message["type"] in _STARTS:
-            await self._start(message)
-        elif not self.started and message["type"] == "websocket.close":
-            self._session.seal()  # refused before it began: no header can carry a cookie
-            self.started = True
-            await self._host.sessions.commit_late_async(self._session)
-            await self._send(message)
-        elif not self._replaced:
+        if self.started:
+            if not self._replaced:
+                await self._send(message)
+        elif message["type"] in _STARTS:
+            if self.session.accessed:
+                await self._start(message)
+            else:
+                self.started = True
+                self.session.seal()
+                await self._send(message)
+        else:
+            if message["type"] == "websocket.close":  # refused before it began: no header can carry a cookie
+                self.session.seal()
+                self.started = True
+                await self._host.sessions.commit_late_async(self.session)
             await self._send(message)
 
     async def _start(self, message: Message) -> None:
+        http = message["type"] == "http.response.start"
         try:
-            committed = await self._host.sessions.commit_async(self._session)
+            committed = await self._host.sessions.commit_async(self.session)
         except SessionUnavailable as error:
-            if message["type"] != "http.response.start":
+            if not http:
                 raise
             await self.answer_unavailable(error)
             return
+        except SessionLimitReached:
+            if not http:
+                raise
+            await self._answer(409, LIMIT_BODY, [])
+            return
         self.started = True
-        self._session.seal()
-        cookie = set_cookie(committed, self._host.form, self._host.sessions.signer)
-        if cookie is not None or self._session.accessed:
-            message["headers"] = _encoded(
-                with_session_headers(
-                    [(key.decode("latin-1"), value.decode("latin-1")) for key, value in message.get("headers", [])],
-                    cookie,
-                    accessed=self._session.accessed,
-                )
-            )
+        self.session.seal()
+        message["headers"] = self._with_session(message.get("headers", ()), committed)
         await self._send(message)
+
+    def _with_session(self, headers: Any, committed: Committed) -> list[tuple[bytes, bytes]]:
+        """With what the response owes to caches, and the token if there is one to give."""
+        host, session = self._host, self.session
+        given = token_header(committed, host.form, host.sessions.signer, dict.get(session, "_permanent"))
+        added = [given] if given is not None else []
+        if committed.took_over and host.old_cookies is not None:
+            added += _ended(host.old_cookies.name, host.form)
+        kept = list(headers)
+        _rewrite(kept, b"vary", lambda value: vary_on(value, host.form.varies_on))
+        if added:
+            _rewrite(kept, b"cache-control", uncached)
+            kept += [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in added]
+        return kept
 
     async def finish(self) -> None:
         """What a streamed body or a WebSocket changed in an existing session is written too."""
         if self.started and not self._replaced:
-            await self._host.sessions.commit_late_async(self._session)
+            await self._host.sessions.commit_late_async(self.session)
 
     async def finish_failed(self) -> None:
         """The same where the app ended with an error or was cancelled: a logout counts all the same."""
@@ -242,16 +328,31 @@ class _Response:
                 log.error("A change that was made to a session is lost: %s", error)
 
     async def answer_unavailable(self, error: SessionUnavailable) -> None:
+        await self._answer(503, UNAVAILABLE_BODY, [(b"retry-after", str(error.retry_after).encode())])
+
+    async def _answer(self, status: int, body: bytes, headers: list[tuple[bytes, bytes]]) -> None:
         self.started = self._replaced = True
         headers = [
             (b"content-type", b"text/plain; charset=utf-8"),
-            (b"content-length", str(len(UNAVAILABLE_BODY)).encode()),
-            (b"retry-after", str(error.retry_after).encode()),
+            (b"content-length", str(len(body)).encode()),
+            *headers,
             (b"cache-control", b"no-store"),
         ]
-        await self._send({"type": "http.response.start", "status": 503, "headers": headers})
-        await self._send({"type": "http.response.body", "body": UNAVAILABLE_BODY})
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+        await self._send({"type": "http.response.body", "body": body})
 
 
-def _encoded(headers: list[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
-    return [(key.lower().encode("latin-1"), value.encode("latin-1")) for key, value in headers]
+def _ended(name: str, form: Carrier) -> list[Header]:
+    """The deletion of a cookie that was taken over, if ours does not replace it."""
+    if isinstance(form, CookieFormat):
+        return [] if form.name == name else [form.named(name).delete()]
+    return [CookieFormat(name=name).delete()]
+
+
+def _rewrite(headers: list[tuple[bytes, bytes]], name: bytes, rewrite: Callable[[str | None], str]) -> None:
+    """Give the header `name` another value, in place; several of that name become one."""
+    places = [place for place, (key, _) in enumerate(headers) if key == name or key.lower() == name]
+    value = ", ".join(headers[place][1].decode("latin-1") for place in places) if places else None
+    for place in reversed(places):
+        del headers[place]
+    headers.append((name, rewrite(value).encode("latin-1")))

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any
 
 from . import settings as settings_module
 from .context import RequestState, current
-from .errors import SessionUnavailable
+from .errors import SessionLimitReached, SessionUnavailable
 from .pools import Pools
-from .session.cookie import CookieFormat, Headers, InboundCookies, cookie_values, set_cookie, with_session_headers
+from .session.cookie import Header, Headers, InboundCookies, carrier, token_header, with_session_headers
+from .session.inbound import Device, Inbound
 from .session.session import Session
 from .session.token import Token
-from .sessions import UNAVAILABLE_BODY, Sessions
+from .session.verbs import ThreadSession
+from .sessions import LIMIT_BODY, UNAVAILABLE_BODY, Sessions
 from .settings import Source
 
 if TYPE_CHECKING:
@@ -33,7 +35,7 @@ class UnstickyMiddleware:
         self.sessions = Sessions(self.settings.session)
         self.pools = Pools(self.settings)
         self.client = self.pools.client()
-        self.cookie = CookieFormat.of(self.settings.session.cookie, self.sessions.lifetime)
+        self.carrier = carrier(self.settings.session, self.sessions.terms.lifetime)
         self._app = InContext(_WithSession(app, self))
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -54,7 +56,7 @@ class InContext:
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         context = copy_context()
-        context.run(current.set, _request_state(environ))
+        context.run(current.set, WsgiRequest(environ))
         body = context.run(self.app, environ, start_response)
         return body if _is_ready(body, environ) else _Body(body, context)
 
@@ -89,12 +91,53 @@ class _Body:
         self._context.run(_close, self._body)
 
 
-def _request_state(environ: WSGIEnvironment) -> RequestState:
-    def header(name: str) -> str | None:
-        key = name.upper().replace("-", "_")
-        return environ.get(key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{key}")
+class WsgiRequest(RequestState):
+    """A request, as outbound calls see it."""
 
-    return RequestState(cookies=InboundCookies(lambda: [environ.get("HTTP_COOKIE", "")]), header=header)
+    __slots__ = ("_environ", "session")
+
+    def __init__(self, environ: WSGIEnvironment) -> None:
+        self._environ = environ
+        self.session: Session | None = None
+
+    @property
+    def cookies(self) -> Mapping[str, str]:
+        return InboundCookies(lambda: header_values(self._environ, "cookie"))
+
+    def header(self, name: str) -> str | None:
+        return next(iter(header_values(self._environ, name)), None)
+
+    def session_key(self) -> str | None:
+        return None if self.session is None else self.session.id
+
+
+def header_values(environ: WSGIEnvironment, name: str) -> list[str]:
+    """A request header's value, if it is there."""
+    key = name.upper().replace("-", "_")
+    value = environ.get(key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{key}")
+    return [] if value is None else [value]
+
+
+def device_of(environ: WSGIEnvironment) -> Device:
+    """What a list of devices shows of the client."""
+    return Device.of(environ.get("HTTP_USER_AGENT"), environ.get("REMOTE_ADDR"))
+
+
+class _Inbound(Inbound):
+    """What the session asks of the request."""
+
+    __slots__ = ("_environ", "_unsticky")
+
+    def __init__(self, environ: WSGIEnvironment, unsticky: UnstickyMiddleware) -> None:
+        self._environ = environ
+        self._unsticky = unsticky
+
+    def token(self) -> Token | None:
+        texts = self._unsticky.carrier.read(lambda name: header_values(self._environ, name))
+        return self._unsticky.sessions.signer.choose(texts)
+
+    def device(self) -> Device:
+        return device_of(self._environ)
 
 
 class _WithSession:
@@ -107,11 +150,7 @@ class _WithSession:
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         unsticky = self._unsticky
 
-        def presented() -> Token | None:
-            values = cookie_values([environ.get("HTTP_COOKIE", "")], unsticky.cookie.name)
-            return unsticky.sessions.signer.choose(values)
-
-        session = unsticky.sessions.bind(presented, Session)
+        session = unsticky.sessions.bind(_Inbound(environ, unsticky), ThreadSession)
         environ["unsticky.session"] = session
         environ["unsticky.client"] = unsticky.client
         tell_session_key(session)
@@ -126,8 +165,8 @@ class _WithSession:
 def tell_session_key(session: Session) -> None:
     """Let outbound calls of this request hash by its session."""
     state = current.get()
-    if state is not None:
-        state.session_key = session.store_key
+    if isinstance(state, WsgiRequest):
+        state.session = session
 
 
 class _Response:
@@ -138,8 +177,8 @@ class _Response:
         self._unsticky = unsticky
         self._start_response = start_response
         self._started = False
-        self._cookie: str | None = None
-        self._replaced = False
+        self._added: list[Header] = []
+        self._replaced: bytes | None = None  # the body that is sent instead of the app's
 
     def start(self, status: str, headers: Headers, exc_info: Any = None) -> Callable[[bytes], object]:
         """The app may call it again with `exc_info`, to replace headers that are not sent: the cookie stays."""
@@ -148,9 +187,12 @@ class _Response:
                 self._commit()
             except SessionUnavailable as error:
                 self._answer_unavailable(error, exc_info)
-        if self._replaced:
+            except SessionLimitReached:
+                self._answer("409 Conflict", LIMIT_BODY, [], exc_info)
+        if self._replaced is not None:
             return _ignore
-        headers = with_session_headers(headers, self._cookie, accessed=self._session.accessed)
+        accessed = self._session.accessed
+        headers = with_session_headers(headers, self._unsticky.carrier, self._added, accessed=accessed)
         self._started = True
         return self._start_response(status, headers, *([exc_info] if exc_info else []))
 
@@ -158,15 +200,17 @@ class _Response:
         unsticky = self._unsticky
         committed = unsticky.sessions.commit(self._session)
         self._session.seal()
-        self._cookie = set_cookie(committed, unsticky.cookie, unsticky.sessions.signer)
+        permanent = dict.get(self._session, "_permanent")
+        given = token_header(committed, unsticky.carrier, unsticky.sessions.signer, permanent)
+        self._added = [] if given is None else [given]
 
     def body(self, body: Iterable[bytes], environ: WSGIEnvironment) -> Iterable[bytes]:
         """The app's body, unless 503 was answered; what a streamed one changes in the session is written too."""
         if not _is_ready(body, environ):
             return _Streamed(self, body)
-        if self._replaced:
+        if self._replaced is not None:
             _close(body)
-            return [UNAVAILABLE_BODY]
+            return [self._replaced]
         self.finish()
         return body
 
@@ -175,7 +219,7 @@ class _Response:
         sent = False
         try:
             for chunk in body:
-                if self._replaced:
+                if self._replaced is not None:
                     break
                 yield chunk
                 sent = True
@@ -183,11 +227,11 @@ class _Response:
             if sent:
                 raise
             self._answer_unavailable(error, sys.exc_info())
-        if self._replaced:
-            yield UNAVAILABLE_BODY
+        if self._replaced is not None:
+            yield self._replaced
 
     def finish(self) -> None:
-        if self._started and not self._replaced:
+        if self._started and self._replaced is None:
             self._unsticky.sessions.commit_late(self._session)
 
     def unavailable(self, error: SessionUnavailable) -> list[bytes]:
@@ -195,13 +239,23 @@ class _Response:
         return [UNAVAILABLE_BODY]
 
     def _answer_unavailable(self, error: SessionUnavailable, exc_info: Any) -> None:
-        self._replaced = True
+        retry = ("Retry-After", str(error.retry_after))
+        self._answer("503 Service Unavailable", UNAVAILABLE_BODY, [retry], exc_info)
+
+    def _answer(self, status: str, body: bytes, headers: Headers, exc_info: Any) -> None:
+        self._replaced = body
         replaces = [exc_info] if exc_info and self._started else []
-        self._start_response(*_unavailable_head(error), *replaces)
+        headers = [
+            ("Content-Type", "text/plain; charset=utf-8"),
+            ("Content-Length", str(len(body))),
+            *headers,
+            ("Cache-Control", "no-store"),
+        ]
+        self._start_response(status, headers, *replaces)
 
 
 def _ignore(data: bytes) -> None:
-    """In place of the server's `write`, once 503 was answered."""
+    """In place of the server's `write`, once another answer was given."""
 
 
 class _Streamed:
@@ -220,12 +274,3 @@ class _Streamed:
             _close(self._body)
         finally:
             self._response.finish()
-
-
-def _unavailable_head(error: SessionUnavailable) -> tuple[str, Headers]:
-    return "503 Service Unavailable", [
-        ("Content-Type", "text/plain; charset=utf-8"),
-        ("Content-Length", str(len(UNAVAILABLE_BODY))),
-        ("Retry-After", str(error.retry_after)),
-        ("Cache-Control", "no-store"),
-    ]

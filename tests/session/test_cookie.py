@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from unsticky.session.cookie import CookieFormat, InboundCookies, cookie_values, uncached, vary_on_cookie
+from unsticky.session.cookie import CookieFormat, InboundCookies, cookie_values, uncached, vary_on
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ def test_cache_control(given: str | None, sent: str) -> None:
 )
 def test_vary(given: str | None, sent: str) -> None:
     """Cookie once."""
-    assert vary_on_cookie(given) == sent
+    assert vary_on(given, "Cookie") == sent
 
 
 def test_all_cookies_of_a_name() -> None:
@@ -48,6 +48,9 @@ def test_all_cookies_of_a_name() -> None:
 def test_a_deletion_has_the_cookies_attributes() -> None:
     """Browsers ignore others."""
     form = CookieFormat(name="__Host-s", secure=True, same_site="strict", partitioned=True, max_age=5)
-    assert form.set("v") == "__Host-s=v; path=/; Max-Age=5; httponly; samesite=strict; secure; partitioned"
+    assert form.set("v") == (
+        "Set-Cookie",
+        "__Host-s=v; path=/; Max-Age=5; httponly; samesite=strict; secure; partitioned",
+    )
     end = "__Host-s=null; path=/; expires=Thu, 01 Jan 1970 00:00:00 GMT; httponly; samesite=strict; secure; partitioned"
-    assert form.delete() == end
+    assert form.delete() == ("Set-Cookie", end)

@@ -40,7 +40,7 @@ def sessions(clock: FakeClock) -> Sessions:
 def make(clock: FakeClock, **options: Any) -> Sessions:
     settings = SessionOptions(store=StoreURL("memory://"), idle_timeout=Duration(1000), **options)
     sessions = Sessions(settings, clock=clock)
-    sessions.store = CountingStore(sessions.store)
+    sessions.access.store = CountingStore(sessions.access.store)
     return sessions
 
 
@@ -51,7 +51,7 @@ def browser(sessions: Sessions) -> Browser:
 
 @pytest.fixture
 def calls(sessions: Sessions) -> list[str]:
-    return sessions.store.calls
+    return sessions.access.store.calls
 
 
 def test_what_is_written_is_read(browser: Browser) -> None:
@@ -229,7 +229,7 @@ def test_unknown_tokens_are_not_adopted(browser: Browser, sessions: Sessions) ->
         session["user"] = "ann"
     assert browser.token is not None
     assert browser.token.key != planted.key
-    assert sessions.store.load(planted.key) is None
+    assert sessions.access.store.load(planted.key) is None
 
 
 def test_the_right_handle_with_a_wrong_secret_is_nobody(browser: Browser) -> None:
@@ -238,7 +238,7 @@ def test_the_right_handle_with_a_wrong_secret_is_nobody(browser: Browser) -> Non
         session["user"] = "ann"
     mine = browser.token
     assert mine is not None
-    browser.token = replace(mine, secret="s" * 43)
+    browser.token = mine._replace(secret="s" * 43)
     with browser.visit() as session:
         assert dict(session) == {}
         session["x"] = 1
@@ -373,7 +373,7 @@ def test_owner_rotates_strictly(browser: Browser, sessions: Sessions) -> None:
         assert session.owner == "42"
     assert browser.token is not None
     assert browser.token != old
-    record = sessions.store.load(browser.token.key)
+    record = sessions.access.store.load(browser.token.key)
     assert record is not None
     assert record.owner == "42"
     with browser.visit() as session:
@@ -392,7 +392,7 @@ def test_the_store_holds_no_token(browser: Browser, sessions: Sessions) -> None:
         session["a"] = 1
     token = browser.token
     assert token is not None
-    record = sessions.store.load(token.key)
+    record = sessions.access.store.load(token.key)
     assert token.secret not in repr(record)
     assert token.handle not in repr(record)
 
@@ -404,11 +404,11 @@ def test_values_of_a_newer_version_are_hidden_and_kept(browser: Browser, session
     token = browser.token
     assert token is not None
     newer = b"\xd4\x63\x00"
-    sessions.store.update(token.key, Change(generation=0, put={"future": newer}))
+    sessions.access.store.update(token.key, Change(generation=0, put={"future": newer}))
     with browser.visit() as session:
         assert dict(session) == {"a": 1}
         del session["a"]
-    record = sessions.store.load(token.key)
+    record = sessions.access.store.load(token.key)
     assert record is not None
     assert record.fields["future"] == newer
 
@@ -419,24 +419,24 @@ def test_a_reader_does_not_write_because_the_codec_changed(browser: Browser, ses
         session["n"] = [1]
     token = browser.token
     assert token is not None
-    sessions.store.update(token.key, Change(generation=0, put={"n": b"\x91\xcc\x01"}))
-    sessions.store.calls.clear()
+    sessions.access.store.update(token.key, Change(generation=0, put={"n": b"\x91\xcc\x01"}))
+    sessions.access.store.calls.clear()
     with browser.visit() as session:
         assert session["n"] == [1]
-    assert sessions.store.calls == ["load"]
+    assert sessions.access.store.calls == ["load"]
 
 
 def test_an_outage_is_raised_at_first_use_and_remembered(browser: Browser, sessions: Sessions) -> None:
     """One store call; nothing is written afterwards, and no cookie is touched."""
     with browser.visit() as session:
         session["a"] = 1
-    sessions.store.away = True
-    sessions.store.calls.clear()
+    sessions.access.store.away = True
+    sessions.access.store.calls.clear()
     session = browser.arrive()
     for _ in range(2):
         with pytest.raises(SessionUnavailable):
             session.get("a")
-    assert sessions.store.calls == ["load"]
+    assert sessions.access.store.calls == ["load"]
     assert browser.sessions.commit(session).cookie is Cookie.KEEP
     with browser.visit():
         pass
@@ -446,7 +446,7 @@ def test_an_outage_at_commit_is_raised(browser: Browser, sessions: Sessions) -> 
     """The host answers 503: what was written is not promised."""
     session = browser.arrive()
     session["a"] = 1
-    sessions.store.away = True
+    sessions.access.store.away = True
     with pytest.raises(SessionUnavailable):
         browser.leave(session)
 
@@ -564,10 +564,10 @@ def test_a_logout_is_tried_again_after_an_outage(browser: Browser, sessions: Ses
         session["a"] = 1
     session = browser.arrive()
     session.clear()
-    sessions.store.away = True
+    sessions.access.store.away = True
     with pytest.raises(SessionUnavailable):
         browser.leave(session)
-    sessions.store.away = False
+    sessions.access.store.away = False
     assert browser.leave(session).cookie is Cookie.DELETE
 
 
@@ -596,7 +596,7 @@ def test_a_reader_is_served_though_its_touch_cannot_be_written(
     clock.advance(100)
     session = browser.arrive()
     assert session["a"] == 1
-    sessions.store.away = True
+    sessions.access.store.away = True
     assert browser.leave(session).cookie is Cookie.KEEP
 
 
@@ -609,9 +609,9 @@ def test_ended_sessions_are_cleared_in_the_background(clock: FakeClock) -> None:
     clock.advance(2000)
     with Browser(sessions).visit() as session:
         session["b"] = 1
-    eventually(lambda: sessions.store.purge() == 0 and len(sessions.store._shelf.records) == 1)  # type: ignore[attr-defined]
+    eventually(lambda: sessions.access.store.purge() == 0 and len(sessions.access.store._shelf.records) == 1)  # type: ignore[attr-defined]
     assert old.token is not None
-    assert sessions.store.load(old.token.key) is None
+    assert sessions.access.store.load(old.token.key) is None
 
 
 @pytest.mark.parametrize("name", ["\ud800", "a\udfff"])

@@ -6,7 +6,7 @@ that Flask's tagged JSON takes is taken; what can't be told apart afterwards (an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, is_dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
@@ -65,6 +65,15 @@ def decode(data: bytes) -> Any:
         return _decode(data)
     except (MsgspecError, RecursionError, ArithmeticError, TypeError, KeyError) as error:
         raise ValueError("not a session value") from error
+
+
+def decode_all(fields: Mapping[str, bytes]) -> dict[str, Any]:
+    """The values of all fields. Raises ValueError as soon as one of them is none."""
+    read = _decode
+    try:
+        return {name: read(data) for name, data in fields.items()}
+    except (MsgspecError, RecursionError, ArithmeticError, TypeError, KeyError) as error:
+        raise ValueError("not session values") from error
 
 
 def _tag(value: Any, depth: int) -> Any:

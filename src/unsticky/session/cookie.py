@@ -1,22 +1,50 @@
-"""Set-Cookie, and the headers that a response with a session owes to caches. For hosts without an own cookie writer."""
+"""What carries the token between client and app, and the headers that a response with a session owes to caches."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from math import ceil
-from typing import Literal
+from typing import Literal, Protocol
 
 from .commit import Committed, Cookie
-from .options import CookieOptions
+from .options import CookieOptions, SessionOptions
 from .policy import Lifetime
 from .token import Token, TokenSigner
 
 Headers = list[tuple[str, str]]
+Header = tuple[str, str]
+ReadHeader = Callable[[str], Iterable[str]]  # all values of the request's header, by lower-case name
+
+HOST_PREFIX = "__Host-"  # RFC 6265bis 4.1.3.2: no neighbour domain and no plain http can set such a cookie
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+class Carrier(Protocol):
+    """Where the token travels."""
+
+    @property
+    def varies_on(self) -> str:
+        """The request header that responses with a session depend on."""
+        ...
+
+    def read(self, header: ReadHeader) -> list[str]:
+        """All that the request presents as a token."""
+        ...
+
+    def set(self, value: str, permanent: bool | None = None) -> Header:
+        """The response header that gives the token. `permanent`: the session's own choice, if it has made one."""
+        ...
+
+    def delete(self) -> Header: ...
+
+    def lasts(self, permanent: bool | None) -> bool:
+        """Does the client keep it for a time that has to be prolonged?"""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
 class CookieFormat:
     """A cookie's name and attributes. `max_age` is in seconds; None: until the browser closes."""
 
@@ -28,23 +56,54 @@ class CookieFormat:
     same_site: Literal["lax", "strict", "none"] = "lax"
     partitioned: bool = False
     max_age: int | None = None
+    lasting_age: int | None = None  # of sessions that are made permanent one by one; None: as `max_age`
+
+    varies_on = "Cookie"
 
     @classmethod
     def of(cls, options: CookieOptions, lifetime: Lifetime) -> CookieFormat:
-        """What the options set, and Starlette's defaults for the rest."""
+        """What the options set, and Starlette's defaults for the rest; `__Host-` where browsers take it."""
         names = ("name", "path", "domain", "secure", "http_only", "same_site", "partitioned")
         chosen = {name: value for name in names if (value := getattr(options, name)) is not None}
-        return cls(**chosen, max_age=cookie_age(lifetime))
+        age = cookie_age(lifetime)
+        form = cls(**chosen, max_age=age if options.permanent is not False else None, lasting_age=age)
+        return (
+            form if options.name is not None else form.named(prefixed(form.name, form.secure, form.path, form.domain))
+        )
 
-    def set(self, value: str) -> str:
-        """The Set-Cookie header's value, in the order that Starlette writes it."""
-        age = f"Max-Age={self.max_age}; " if self.max_age is not None else ""
-        return f"{self.name}={value}; path={self.path}; {age}{self._flags()}"
+    def named(self, name: str) -> CookieFormat:
+        """The same under another name."""
+        return CookieFormat(**{**self._attributes, "name": name})  # type: ignore[arg-type]
 
-    def delete(self) -> str:
+    def read(self, header: ReadHeader) -> list[str]:
+        """The values of all cookies of this name: duplicates too, for they may disagree."""
+        return cookie_values(header("cookie"), self.name)
+
+    def set(self, value: str, permanent: bool | None = None) -> Header:
+        """Set-Cookie, its attributes in the order that Starlette writes them."""
+        age = self._age(permanent)
+        lasts = "" if age is None else f"Max-Age={age}; "
+        return "Set-Cookie", f"{self.name}={value}; path={self.path}; {lasts}{self._flags}"
+
+    def delete(self) -> Header:
         """The same cookie, ended: browsers ignore a deletion whose attributes differ from the cookie's."""
-        return f"{self.name}=null; path={self.path}; expires=Thu, 01 Jan 1970 00:00:00 GMT; {self._flags()}"
+        ended = f"{self.name}=null; path={self.path}; expires=Thu, 01 Jan 1970 00:00:00 GMT; {self._flags}"
+        return "Set-Cookie", ended
 
+    def lasts(self, permanent: bool | None) -> bool:
+        """Has it a Max-Age?"""
+        return self._age(permanent) is not None
+
+    def _age(self, permanent: bool | None) -> int | None:
+        if permanent is None:
+            return self.max_age
+        return (self.max_age or self.lasting_age) if permanent else None
+
+    @cached_property
+    def _attributes(self) -> dict[str, object]:
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+    @cached_property
     def _flags(self) -> str:
         flags = ["httponly"] if self.http_only else []
         flags.append(f"samesite={self.same_site}")
@@ -57,24 +116,63 @@ class CookieFormat:
         return "; ".join(flags)
 
 
-def set_cookie(committed: Committed, form: CookieFormat, signer: TokenSigner) -> str | None:
-    """The Set-Cookie header's value that a commit asks for."""
+@dataclass(frozen=True)
+class HeaderFormat:
+    """A header of its own, in requests and responses, for clients that are programs. An empty one ends the session."""
+
+    name: str
+
+    @property
+    def varies_on(self) -> str:
+        return self.name
+
+    def read(self, header: ReadHeader) -> list[str]:
+        """Its values."""
+        return [value.strip() for value in header(self.name.lower())]
+
+    def set(self, value: str, permanent: bool | None = None) -> Header:
+        return self.name, value
+
+    def delete(self) -> Header:
+        return self.name, ""
+
+    def lasts(self, permanent: bool | None) -> bool:
+        """Such a client keeps it as long as it wants."""
+        return False
+
+
+def carrier(options: SessionOptions, lifetime: Lifetime) -> Carrier:
+    """As the options say."""
+    if options.transport == "header":
+        return HeaderFormat(options.header)
+    return CookieFormat.of(options.cookie, lifetime)
+
+
+def prefixed(name: str, secure: bool, path: str | None, domain: str | None) -> str:
+    """`__Host-` in front, where browsers demand no more than what is set anyway."""
+    return f"{HOST_PREFIX}{name}" if secure and path in (None, "/") and domain is None else name
+
+
+def token_header(
+    committed: Committed, form: Carrier, signer: TokenSigner, permanent: bool | None = None
+) -> Header | None:
+    """The response header that a commit asks for."""
     if isinstance(committed.cookie, Token):
-        return form.set(signer.dumps(committed.cookie))
+        return form.set(signer.dumps(committed.cookie), permanent)
     if committed.cookie is Cookie.DELETE:
         return form.delete()
-    if committed.cookie is Cookie.REFRESH and committed.token is not None and form.max_age is not None:
-        return form.set(signer.dumps(committed.token))
+    if committed.cookie is Cookie.REFRESH and committed.token is not None and form.lasts(permanent):
+        return form.set(signer.dumps(committed.token), permanent)
     return None
 
 
-def with_session_headers(headers: Headers, cookie: str | None, *, accessed: bool) -> Headers:
-    """A response's headers with what they owe to caches, and the cookie if there is one."""
-    if not accessed and cookie is None:
+def with_session_headers(headers: Headers, form: Carrier, added: list[Header], *, accessed: bool) -> Headers:
+    """A response's headers with what they owe to caches, and those that are `added` for the client."""
+    if not accessed and not added:
         return headers
-    headers = _rewritten(headers, "Vary", vary_on_cookie)
-    if cookie is not None:
-        headers = [*_rewritten(headers, "Cache-Control", uncached), ("Set-Cookie", cookie)]
+    headers = _rewritten(headers, "Vary", lambda value: vary_on(value, form.varies_on))
+    if added:
+        headers = [*_rewritten(headers, "Cache-Control", uncached), *added]
     return headers
 
 
@@ -93,6 +191,8 @@ def cookie_values(headers: Iterable[str], name: str) -> list[str]:
     """Every value that the Cookie headers hold under `name`: duplicates too, for they may disagree."""
     values = []
     for header in headers:
+        if name not in header:
+            continue
         for pair in header.split(";"):
             key, found, value = pair.partition("=")
             if found and key.strip() == name:
@@ -125,12 +225,14 @@ class InboundCookies(Mapping[str, str]):
         return len(self._pairs())
 
 
-def vary_on_cookie(vary: str | None) -> str:
-    """A Vary header's value with Cookie in it, once."""
-    names = [name.strip() for name in (vary or "").split(",") if name.strip()]
-    if "*" in names or any(name.lower() == "cookie" for name in names):
+def vary_on(vary: str | None, header: str) -> str:
+    """A Vary header's value with `header` in it, once."""
+    if not vary:
+        return header
+    names = [name.strip() for name in vary.split(",") if name.strip()]
+    if "*" in names or any(name.lower() == header.lower() for name in names):
         return ", ".join(names)
-    return ", ".join([*names, "Cookie"])
+    return ", ".join([*names, header])
 
 
 def uncached(cache_control: str | None) -> str:

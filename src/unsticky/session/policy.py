@@ -5,13 +5,15 @@ from __future__ import annotations
 import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from .options import STORAGE_GRACE, SessionOptions
+from .sealing import Sealer
 from .store import Record
 from .token import PROOF, Token
 
 DEFAULT_IDLE_TIMEOUT = 14 * 86400.0  # seconds
-_FOREVER = b""  # the value of a proof that is not on its way out
+_STANDING = b"="  # how the value of a proof begins that is not on its way out; what follows says since when
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +22,7 @@ class Lifetime:
 
     idle: float = DEFAULT_IDLE_TIMEOUT
     absolute: float | None = None
+    renewal: float | None = None
     touch_interval: float = 60.0
     rotation_grace: float = 10.0
 
@@ -31,7 +34,11 @@ class Lifetime:
             idle = options.idle_timeout
         touch = options.touch_interval if options.touch_interval is not None else min(60.0, max(idle, 0.0) / 10)
         return cls(
-            idle=idle, absolute=options.absolute_timeout, touch_interval=touch, rotation_grace=options.rotation_grace
+            idle=idle,
+            absolute=options.absolute_timeout,
+            renewal=options.renewal_timeout,
+            touch_interval=touch,
+            rotation_grace=options.rotation_grace,
         )
 
     def end(self, created: float, touched: float) -> float:
@@ -46,20 +53,71 @@ class Lifetime:
     def touch_due(self, record: Record, now: float) -> bool:
         return now - record.touched >= self.touch_interval
 
+    def renewal_due(self, record: Record, token: Token, now: float) -> bool:
+        """Has `token` been good for so long that another one should take its place (OWASP: renewal timeout)?"""
+        if self.renewal is None:
+            return False
+        value = record.fields.get(token.proof, b"")
+        return value.startswith(_STANDING) and now - float(value[1:]) >= self.renewal
 
-def accepts(record: Record, token: Token, lifetime: Lifetime, now: float) -> bool:
-    """Is the session alive, and is `token` one of its tokens?"""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What holds for all sessions of an app."""
+
+    lifetime: Lifetime = Lifetime()
+    sealer: Sealer | None = None
+    maximum_value_size: int = 256 * 1024  # bytes
+    maximum_session_size: int = 1024 * 1024
+    maximum_sessions: int | None = None  # of one owner
+    at_limit: Literal["oldest_out", "refuse"] = "oldest_out"
+    metadata: bool = False
+    read_only_outage: bool = False
+    may_evict: bool = False  # the store may: lists of owners can't be kept in it
+
+    @classmethod
+    def of(
+        cls, options: SessionOptions, lifetime: Lifetime, *, sealer: Sealer | None = None, may_evict: bool = False
+    ) -> Terms:
+        return cls(
+            lifetime=lifetime,
+            sealer=sealer,
+            maximum_value_size=options.maximum_value_size,
+            maximum_session_size=options.maximum_session_size,
+            maximum_sessions=options.maximum_sessions,
+            at_limit=options.at_limit,
+            metadata=options.metadata,
+            read_only_outage=options.on_outage == "read_only",
+            may_evict=may_evict,
+        )
+
+
+def accepted_proof(record: Record, token: Token, lifetime: Lifetime, now: float) -> bytes | None:
+    """The value of the proof that accepts `token`; None if none does, or the session is over."""
     if now >= lifetime.end(record.created, record.touched):
-        return False
-    name = token.proof.encode()
+        return None
+    name = token.proof
+    accepted = None
     # No early exit: how long this takes tells nothing about the proofs.
-    matches = [until for proof, until in _proofs(record).items() if hmac.compare_digest(proof.encode(), name)]
-    return any(until == _FOREVER or now < float(until) for until in matches)
+    for proof, value in record.fields.items():
+        if proof.startswith(PROOF) and _same(proof, name) and (value.startswith(_STANDING) or now < float(value)):
+            accepted = value
+    return accepted
+
+
+def stands(proof: bytes) -> bool:
+    """Is it a proof that no rotation has replaced?"""
+    return proof.startswith(_STANDING)
+
+
+def _same(proof: str, name: str) -> bool:
+    """In constant time. A name in the store that is not ASCII is none of ours."""
+    return proof.isascii() and hmac.compare_digest(proof, name)
 
 
 def is_leaving(record: Record, token: Token) -> bool:
     """Is `token` one that a rotation has replaced, and that is accepted only for requests in flight?"""
-    return record.fields.get(token.proof, _FOREVER) != _FOREVER
+    return not record.fields.get(token.proof, _STANDING).startswith(_STANDING)
 
 
 def proof_changes(
@@ -72,22 +130,30 @@ def proof_changes(
     """
     put: dict[str, bytes] = {}
     drop: set[str] = set()
-    for name, until in _proofs(record).items():
-        if name == token.proof and rotated is None:
+    own = token.proof
+    leaves = is_leaving(record, token)
+    for name, value in _proofs(record).items():
+        if name == own and rotated is None:
             continue
-        if strict or (until != _FOREVER and now >= float(until)):
+        standing = value.startswith(_STANDING)
+        if strict or (not standing and now >= float(value)):
             drop.add(name)
-        elif until == _FOREVER and (name == token.proof or not is_leaving(record, token)):
+        elif standing and (name == own or not leaves):
             put[name] = repr(now + lifetime.rotation_grace).encode()
     if rotated is not None:
-        put[rotated.proof] = _FOREVER
+        put |= new_proof(rotated, now)
     return put, frozenset(drop)
 
 
-def first_proof(token: Token) -> dict[str, bytes]:
-    """The proof of a new record."""
-    return {token.proof: _FOREVER}
+def has_other_proofs(record: Record) -> bool:
+    """Is there more than the one proof that most sessions have?"""
+    return sum(name.startswith(PROOF) for name in record.fields) > 1
+
+
+def new_proof(token: Token, now: float) -> dict[str, bytes]:
+    """A proof that stands from now on."""
+    return {token.proof: _STANDING + repr(now).encode()}
 
 
 def _proofs(record: Record) -> Mapping[str, bytes]:
-    return {name: until for name, until in record.fields.items() if name.startswith(PROOF)}
+    return {name: value for name, value in record.fields.items() if name.startswith(PROOF)}

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Self
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol, Self, TypeVar
 
-from ..errors import SessionHeadersSent, SessionValueError
+from ..errors import SessionError, SessionHeadersSent, SessionUnavailable, SessionValueError
 from .binding import Binding
-from .token import PROOF
+from .operations import Steps
+from .token import RESERVED
+
+T = TypeVar("T")
+
+
+Opener = Callable[[], Binding]
+
+
+class Driver(Protocol):
+    """Does what steps yield: `run` in a thread, `run_async` on an event loop. Both raise SessionUnavailable."""
+
+    def run(self, steps: Steps[T]) -> T: ...
+
+    async def run_async(self, steps: Steps[T]) -> T: ...
 
 
 class Session(dict[str, Any]):
@@ -17,19 +31,29 @@ class Session(dict[str, Any]):
     Without them, as with `scope["session"]`, the first method called does. A session that nobody uses costs nothing.
     """
 
-    def __init__(self, initial: Mapping[str, Any] | Iterable[tuple[str, Any]] = (), /) -> None:
-        super().__init__(initial)
-        self._binding: Binding | None = None
-        self._pending = False  # bound, and not used yet or not available
-        self._accessed = False
-        self._modified = False
+    _binding: Binding | None = None
+    _open: Opener | None = None
+    _driver: Driver | None = None
+    _pending = False  # bound, and not used yet or not available
+    _accessed = False
+    _modified = False
+    _sealed = False
 
     @classmethod
-    def bound(cls, binding: Binding) -> Self:
+    def bound(cls, open_binding: Opener, driver: Driver) -> Self:
+        """The session of a request. `open_binding` is called at its first use."""
         session = cls()
-        session._binding = binding
+        session._open = open_binding
+        session._driver = driver
         session._pending = True
         return session
+
+    def opened(self) -> Binding | None:
+        """What ties it to its request; None for a session without one."""
+        if self._binding is None and self._open is not None:
+            self._binding = self._open()
+            self._binding.closed = self._sealed
+        return self._binding
 
     # What both frameworks know -----------------------------------------------------------------------------------
 
@@ -60,41 +84,71 @@ class Session(dict[str, Any]):
         self._use()
         return self._binding is None or self._binding.record is None
 
+    @property
+    def available(self) -> bool:
+        """False if its store is away. With `on_outage = "read_only"` it is empty then, and writing to it raises."""
+        binding = self.opened()
+        if binding is not None and not binding.loaded:
+            try:
+                self.mark_accessed()
+            except SessionUnavailable:
+                return False
+        return binding is None or binding.unavailable is None
+
+    @property
+    def permanent(self) -> bool:
+        """Does its cookie outlive the browser? Assign to choose for this session; else the settings decide.
+
+        Stored in the session under "_permanent", as Flask does.
+        """
+        return bool(self.get("_permanent", True))
+
+    @permanent.setter
+    def permanent(self, value: bool) -> None:
+        self["_permanent"] = bool(value)
+
     def mark_accessed(self) -> None:
         """Load the session, if that was not done. Raises SessionUnavailable when its store is away."""
         self._accessed = True
-        binding = self._binding
-        if binding is None or not self._pending:
-            return
-        if not binding.loaded:
-            super().update(binding.load())
-        if binding.unavailable is not None:
-            raise binding.unavailable
-        self._pending = False
+        if self._pending:
+            binding = self.opened()
+            if binding is not None:
+                dict.update(self, binding.load())
+            self._pending = False
 
     def mark_modified(self) -> None:
         self.mark_accessed()
         self._modified = True
-        self._may_write()
+        binding = self._binding
+        if binding is not None:
+            binding.changed = True
+            if binding.unavailable is not None:
+                raise binding.unavailable
+            if binding.closed and binding.record is None:
+                raise SessionHeadersSent(_TOO_LATE)
 
     def _use(self) -> None:
         if self._pending:
             self.mark_accessed()
 
-    def _may_write(self) -> None:
-        binding = self._binding
-        if binding is not None and binding.closed and binding.record is None:
-            raise SessionHeadersSent(
-                "The response's headers are sent, so no new session can begin: its cookie can't be set any more. "
-                "Write to the session before the first byte of the response."
-            )
+    def show(self, values: Any) -> None:
+        """Make `values` what the session holds, without any of it being a change."""
+        dict.clear(self)
+        dict.update(self, values)
+        self._pending = False
 
-    def store_key(self) -> str | None:
-        """The session's key in its store: a hash that gives nothing away, for `hash.on = ["session"]`."""
-        return self._binding.current_token().key if self._binding is not None else None
+    @property
+    def id(self) -> str | None:
+        """What lists of sessions call it: the key in its store, a hash that gives nothing away. None without a request.
+
+        A session that is not stored yet has one too, which it keeps when it is.
+        """
+        binding = self.opened()
+        return binding.current_token().key if binding is not None else None
 
     def seal(self) -> None:
         """The headers are sent: from now on an existing session may change, and no new one may begin."""
+        self._sealed = True
         if self._binding is not None:
             self._binding.closed = True
 
@@ -112,6 +166,7 @@ class Session(dict[str, Any]):
             return  # a session that is not stored yet gets a fresh token anyway
         if binding.closed:
             raise SessionHeadersSent("The response's headers are sent, so the new token can't reach the client.")
+        binding.changed = True
         binding.rotation = "strict" if strict or binding.rotation == "strict" else "graceful"
 
     def destroy(self) -> None:
@@ -132,12 +187,18 @@ class Session(dict[str, Any]):
     @owner.setter
     def owner(self, value: str | int | None) -> None:
         wanted = "" if value is None else _valid(str(value), "session.owner")
-        if self._binding is None or wanted == (self.owner or ""):
+        binding = self.opened()
+        if binding is None or wanted == (self.owner or ""):
             return
+        if wanted and binding.terms.may_evict:
+            raise SessionError(
+                "session.owner: this store (Memcached) may forget any record, so an owner's sessions can't be listed "
+                "or ended reliably. Use Redis, PostgreSQL or SQLite for sessions with owners."
+            )
         self.mark_modified()
-        if self._binding.record is not None:
+        if binding.record is not None:
             self.rotate(strict=True)
-        self._binding.owner = wanted
+        binding.owner = wanted
 
     # dict, with the first use in front ------------------------------------------------------------------------------
 
@@ -213,8 +274,8 @@ class Session(dict[str, Any]):
     def __setitem__(self, key: str, value: Any) -> None:
         if type(key) is not str:
             key = _field_name(key)
-        elif key.startswith(PROOF):
-            raise SessionValueError(f"session[{key!r}]: keys that begin with {PROOF!r} are reserved")
+        elif key.startswith(RESERVED):
+            raise SessionValueError(f"session[{key!r}]: keys that begin with {RESERVED!r} are reserved")
         elif not key.isascii():
             _valid(key, f"session[{key!r}]")
         self.mark_modified()
@@ -228,8 +289,12 @@ class Session(dict[str, Any]):
         """End the session, here and at the client. What is written afterwards begins a new one, with a new token."""
         self.mark_accessed()
         self._modified = True
-        if self._binding is not None:
-            self._binding.end()
+        binding = self._binding
+        if binding is not None:
+            binding.changed = True
+            if binding.unavailable is not None:
+                raise binding.unavailable
+            binding.end()
         super().clear()
 
     def pop(self, key: str, *default: Any) -> Any:
@@ -258,6 +323,12 @@ class Session(dict[str, Any]):
     def __ior__(self, other: Any, /) -> Self:  # type: ignore[override]
         self.update(other)
         return self
+
+
+_TOO_LATE = (
+    "The response's headers are sent, so no new session can begin: its cookie can't be set any more. "
+    "Write to the session before the first byte of the response."
+)
 
 
 def _field_name(key: object) -> str:

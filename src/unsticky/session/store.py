@@ -35,6 +35,9 @@ class Change:
     # Delete the record instead, if after put and drop no field is left but those whose name starts with this prefix
     # ("": whatever is left).
     delete_if_only: str | None = None
+    # The record as it was loaded, which may be old by now. A hint: a store may write if its record is still this one,
+    # instead of reading it again.
+    base: Record | None = None
 
 
 class Applied(Enum):

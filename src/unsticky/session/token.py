@@ -8,27 +8,26 @@ from __future__ import annotations
 
 import hmac
 import re
-from base64 import urlsafe_b64encode
+from binascii import b2a_base64
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from hashlib import sha256
+from typing import NamedTuple
 
-from itsdangerous import BadSignature, Signer
-
-PROOF = "unsticky.proof:"  # record fields with this prefix hold the hashes of accepted secrets
+RESERVED = "unsticky."  # record fields with this prefix are ours, not the application's
+PROOF = RESERVED + "proof:"  # those with this one hold the hashes of accepted secrets
 HANDLE_BYTES, SECRET_BYTES = 16, 32  # 128 and 256 random bits
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{22}\.[A-Za-z0-9_-]{43}", re.ASCII)
-_SIGNED = re.compile(r"[A-Za-z0-9_-]{22}\.[A-Za-z0-9_-]{43}\.[A-Za-z0-9_-]{43}", re.ASCII)
+_SIGNED = re.compile(r"([A-Za-z0-9_-]{22}\.[A-Za-z0-9_-]{43})\.([A-Za-z0-9_-]{43})", re.ASCII)
+_URL_SAFE = bytes.maketrans(b"+/", b"-_")
 
 
-def _base64(data: bytes) -> str:
-    return urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
+def base64url(data: bytes) -> str:
+    """Unpadded, as RFC 4648 5 has it."""
+    return b2a_base64(data, newline=False).translate(_URL_SAFE, b"=").decode("ascii")
 
 
-@dataclass(frozen=True, repr=False)
-class Token:
+class Token(NamedTuple):
     """A bearer secret: its repr shows nothing."""
 
     handle: str
@@ -36,62 +35,70 @@ class Token:
 
     @classmethod
     def new(cls, random_bytes: Callable[[int], bytes]) -> Token:
-        return cls(_base64(random_bytes(HANDLE_BYTES)), _base64(random_bytes(SECRET_BYTES)))
+        return cls(base64url(random_bytes(HANDLE_BYTES)), base64url(random_bytes(SECRET_BYTES)))
 
     def rotated(self, random_bytes: Callable[[int], bytes]) -> Token:
         """The same session with another secret."""
-        return Token(self.handle, _base64(random_bytes(SECRET_BYTES)))
+        return Token(self.handle, base64url(random_bytes(SECRET_BYTES)))
 
-    @cached_property
+    @property
     def key(self) -> str:
         """The store's key: says nothing about the token to one who reads the store."""
-        return "v1:" + _base64(sha256(self.handle.encode()).digest())
+        return "v1:" + base64url(sha256(self.handle.encode()).digest())
 
-    @cached_property
+    @property
     def proof(self) -> str:
         """The name of the record's field that accepts this token."""
-        return PROOF + _base64(sha256(self.secret.encode()).digest())
+        return PROOF + base64url(sha256(self.secret.encode()).digest())
 
     def __repr__(self) -> str:
         return "<Token>"
 
+    def __str__(self) -> str:
+        return repr(self)
+
 
 class TokenSigner:
-    """Tokens to and from texts; signed if there are keys (newest first: it signs, all verify)."""
+    """Tokens to and from texts; signed if there are keys (newest first: it signs, all verify).
+
+    The signature is HMAC-SHA256 under a key derived for this purpose. A token is good without one: what signing
+    spares is the store, which is not asked for forged ones.
+    """
 
     def __init__(self, secret_keys: Sequence[str | bytes] = ()) -> None:
-        # itsdangerous wants the newest key last. The keys are derived once here instead of at every signature.
-        keys = [_derived(key) for key in reversed(secret_keys)]
-        self._signer = Signer(keys, key_derivation="none", digest_method=sha256) if keys else None
+        self._keys = [_derived(key) for key in secret_keys]
 
     def dumps(self, token: Token) -> str:
         text = f"{token.handle}.{token.secret}"
-        return self._signer.sign(text).decode("ascii") if self._signer else text
+        return f"{text}.{_signature(self._keys[0], text)}" if self._keys else text
 
     def loads(self, text: str) -> Token | None:
         """The token, or None for anything that this signer can't have made."""
-        if self._signer is None:
-            return _split(text) if _TOKEN.fullmatch(text) else None
-        if not _SIGNED.fullmatch(text):
+        if not self._keys:
+            return Token(text[:22], text[23:]) if _TOKEN.fullmatch(text) else None
+        match = _SIGNED.fullmatch(text)
+        if match is None:
             return None
-        try:
-            return _split(self._signer.unsign(text).decode("ascii"))
-        except BadSignature:
-            return None
+        signed, signature = match.groups()
+        for key in self._keys:
+            if hmac.compare_digest(_signature(key, signed), signature):
+                return Token(signed[:22], signed[23:])
+        return None
 
     def choose(self, texts: Sequence[str]) -> Token | None:
         """The one token among the values of all cookies of that name.
 
         Two different good ones are ambiguous: a neighbour domain may have planted one, so neither is taken.
         """
+        if len(texts) == 1:
+            return self.loads(texts[0])
         tokens = {self.loads(text) for text in texts} - {None}
         return tokens.pop() if len(tokens) == 1 else None
 
 
+def _signature(key: bytes, text: str) -> str:
+    return base64url(hmac.digest(key, text.encode(), "sha256"))
+
+
 def _derived(key: str | bytes) -> bytes:
     return hmac.digest(key.encode() if isinstance(key, str) else key, b"unsticky.session.token", "sha256")
-
-
-def _split(text: str) -> Token:
-    handle, _, secret = text.partition(".")
-    return Token(handle, secret)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import date
 from difflib import get_close_matches
 from math import isfinite
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import msgspec
 
 from .. import stores
-from ..scalars import Duration, Secret, StoreURL
+from ..scalars import Duration, Moment, Secret, StoreURL
 from .shapes import Leaf
 
 
@@ -31,8 +32,12 @@ def _scalar(type_: Any, value: object) -> object:
     """Our own scalar types, for msgspec."""
     if type_ is Duration and isinstance(value, str | int | float) and not isinstance(value, bool):
         return Duration(value)
+    if type_ is Moment and isinstance(value, Moment):
+        return value
     if type_ in (Secret, StoreURL) and isinstance(value, str):
         return type_(value)
+    if type_ is Moment and isinstance(value, str | date):  # a file has dates of its own
+        return Moment(value)
     raise ValueError("another type")
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from ..scalars import Duration, Secret, StoreURL
+from ..scalars import Duration, Moment, Secret, StoreURL
 from .shapes import Field, Leaf, ListOf, Shape, Table, TableOf, shape_of
 from .tree import Settings
 
@@ -111,7 +111,7 @@ def _leaf(leaf: Leaf) -> dict[str, Any]:
 
 def plain(value: object) -> object:
     """A value as a file spells it; sets sorted."""
-    if isinstance(value, Duration):
+    if isinstance(value, Duration | Moment):
         return value.text
     if isinstance(value, StoreURL):
         return value.masked

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 from msgspec import Meta
 
 from ..rules import Rule, Shorthand
-from ..scalars import DURATION_FORM, Duration, Secret, StoreURL
+from ..scalars import DURATION_FORM, MOMENT_FORM, Duration, Moment, Secret, StoreURL
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +51,7 @@ _WORDS = {
     float: "a number",
     str: "a text",
     Duration: DURATION_FORM,
+    Moment: MOMENT_FORM,
     Secret: "a text",
     StoreURL: 'a URL such as "sqlite:///sessions.db"',
 }

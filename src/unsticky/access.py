@@ -1,0 +1,178 @@
+"""Does what decisions about sessions ask of the store, for threads and for event loops; with a breaker in front."""
+
+from __future__ import annotations
+
+import logging
+from functools import cached_property
+from typing import Any, TypeVar
+
+from .clock import Clock
+from .errors import DamagedRecord, SessionUnavailable, StoreError
+from .session.breaker import Breaker
+from .session.operations import Create, Delete, Load, Operation, Steps, Update
+from .session.options import SessionOptions
+from .session.sealing import UnknownKey
+from .session.store import AsyncStore, ImmediateLoad, Record, Store
+from .stores import open_async_store, open_store
+
+log = logging.getLogger("unsticky.session")
+
+T = TypeVar("T")
+
+_NOT_TRIED = "it failed again and again, and is left alone for a moment"
+
+
+class StoreAccess:
+    """The store of one app, in both forms. One object serves all threads and event loops, and survives a fork."""
+
+    def __init__(
+        self, options: SessionOptions, clock: Clock, store: Store | None = None, async_store: AsyncStore | None = None
+    ) -> None:
+        """`store`, `async_store`: of the program's own, instead of the one that the options name."""
+        self._options = options
+        self._clock = clock
+        own = store if store is not None else async_store
+        if store is not None or own is None:
+            self.store = store or open_store(options.store, clock=clock, timeout=options.store_timeout)
+        if async_store is not None:
+            self.async_store = async_store
+        self._own = own is not None
+        # A store in this process has no network that could be down: what it refuses, it refuses for a reason.
+        local = getattr(own if own is not None else self.store, "local", False)
+        self._breaker = None if local else Breaker(options.breaker_failures, options.breaker_pause)
+
+    @cached_property
+    def store(self) -> Store:
+        """The store for threads."""
+        raise TypeError("These sessions were given a store for event loops only, and are used in a thread.")
+
+    @cached_property
+    def async_store(self) -> AsyncStore:
+        """The store for event loops."""
+        if self._own:
+            raise TypeError("These sessions were given a store for threads only, and are used on an event loop.")
+        return open_async_store(self._options.store, clock=self._clock, timeout=self._options.store_timeout)
+
+    @property
+    def any_store(self) -> Store | AsyncStore:
+        """One of the two, to ask what it can."""
+        return self.async_store if self._own and "store" not in self.__dict__ else self.store
+
+    @property
+    def answers_at_once(self) -> bool:
+        """Can the event loop's own thread ask it for a record?"""
+        return isinstance(self.async_store, ImmediateLoad)
+
+    def load(self, key: str) -> Record | None:
+        """In a thread. Raises StoreError."""
+        record: Record | None = self._guarded(self.store.load, key)
+        return record
+
+    def load_now(self, key: str) -> Record | None:
+        """On an event loop, where `answers_at_once`. Raises StoreError."""
+        store = self.async_store
+        assert isinstance(store, ImmediateLoad)
+        record: Record | None = self._guarded(store.load_now, key)
+        return record
+
+    def run(self, steps: Steps[T]) -> T:
+        """Do all that `steps` asks for, in this thread. Raises SessionUnavailable, and what `steps` raises."""
+        try:
+            operation = next(steps)
+            while True:
+                try:
+                    result = self._guarded(self._do, operation)
+                except StoreError as error:
+                    operation = steps.throw(error)
+                else:
+                    operation = steps.send(result)
+        except StopIteration as stop:
+            return stop.value  # type: ignore[no-any-return]
+        except StoreError as error:
+            raise SessionUnavailable() from error
+
+    async def run_async(self, steps: Steps[T]) -> T:
+        """As `run`, on an event loop."""
+        try:
+            operation = next(steps)
+            while True:
+                try:
+                    result = await self._guarded_async(operation)
+                except StoreError as error:
+                    operation = steps.throw(error)
+                else:
+                    operation = steps.send(result)
+        except StopIteration as stop:
+            return stop.value  # type: ignore[no-any-return]
+        except StoreError as error:
+            raise SessionUnavailable() from error
+
+    def close(self) -> None:
+        """Give connections back. A later use opens them again."""
+        if "store" in self.__dict__:
+            self.store.close()
+
+    async def aclose(self) -> None:
+        """As `close`, for the connections of event loops too."""
+        self.close()
+        if "async_store" in self.__dict__:
+            await self.async_store.aclose()
+
+    def _guarded(self, verb: Any, argument: Any) -> Any:
+        breaker = self._breaker
+        self._ask(breaker)
+        try:
+            result = verb(argument)
+        except StoreError as error:
+            self._note(error)
+            raise
+        if breaker is not None:
+            breaker.succeeded()
+        return result
+
+    async def _guarded_async(self, operation: Operation) -> Any:
+        breaker = self._breaker
+        self._ask(breaker)
+        try:
+            result = await self._do_async(operation)
+        except StoreError as error:
+            self._note(error)
+            raise
+        if breaker is not None:
+            breaker.succeeded()
+        return result
+
+    def _ask(self, breaker: Breaker | None) -> None:
+        if breaker is not None and breaker.is_open and not breaker.allows(self._clock.monotonic()):
+            raise StoreError(f"session store: {_NOT_TRIED}")
+
+    def _note(self, error: StoreError) -> None:
+        """A store that answers is not away, whatever it answers."""
+        if isinstance(error, DamagedRecord | UnknownKey):
+            log.error("A session can't be read: %s", error)
+            return
+        log.error("The session store is not available: %s", error)
+        if self._breaker is not None:
+            self._breaker.failed(self._clock.monotonic())
+
+    def _do(self, operation: Operation) -> Any:
+        match operation:
+            case Load(key):
+                return self.store.load(key)
+            case Create(key, record):
+                return self.store.create(key, record)
+            case Update(key, change):
+                return self.store.update(key, change)
+            case Delete(key):
+                return self.store.delete(key)
+
+    async def _do_async(self, operation: Operation) -> Any:
+        match operation:
+            case Load(key):
+                return await self.async_store.load(key)
+            case Create(key, record):
+                return await self.async_store.create(key, record)
+            case Update(key, change):
+                return await self.async_store.update(key, change)
+            case Delete(key):
+                return await self.async_store.delete(key)

@@ -1,0 +1,96 @@
+"""What is told of an owner's sessions, and how they are ended: for a page "your devices", and for support."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from . import codec
+from .commit import DEVICE
+from .operations import Delete, Load, Steps
+from .owners import forget, listing
+from .policy import Terms
+from .sealing import Sealer
+from .store import Record
+from .token import RESERVED
+
+
+@dataclass(frozen=True, slots=True)
+class SessionInfo:
+    """One session. Nothing in it lets anybody use the session. Times are in unix seconds."""
+
+    id: str  # for `revoke`; equals `session.id`
+    owner: str | None
+    created: float
+    last_seen: float  # when it was last used, give or take the touch interval
+    ends: float  # unless it is used again
+    keys: int  # how many the application has stored in it
+    size: int  # bytes of their encoded values
+    user_agent: str = ""  # of the login; "" unless the setting `metadata` is on
+    network: str = ""  # the coarse address of the login: "203.0.113.0/24"
+
+
+def info(key: str, record: Record, terms: Terms) -> SessionInfo:
+    """What may be told of a record."""
+    values = {name: data for name, data in record.fields.items() if not name.startswith(RESERVED)}
+    agent, network = _device(key, record, terms.sealer)
+    return SessionInfo(
+        id=key,
+        owner=record.owner,
+        created=record.created,
+        last_seen=record.touched,
+        ends=terms.lifetime.end(record.created, record.touched),
+        keys=len(values),
+        size=sum(map(len, values.values())),
+        user_agent=agent,
+        network=network,
+    )
+
+
+def is_session(key: str) -> bool:
+    """Is it the key of a session, and not of one of our other records?"""
+    return key.startswith("v1:")
+
+
+def list_sessions(owner: str, now: float, terms: Terms) -> Steps[list[SessionInfo]]:
+    """The owner's live sessions, the newest login first."""
+    found = yield from listing(owner, now, terms)
+    return [info(key, record, terms) for key, record in found]
+
+
+def find(key: str, terms: Terms) -> Steps[SessionInfo | None]:
+    """One session by its id."""
+    record: Record | None = (yield Load(key)) if is_session(key) else None
+    return None if record is None else info(key, record, terms)
+
+
+def revoke(key: str) -> Steps[bool]:
+    """End one session. False if there is none."""
+    record: Record | None = (yield Load(key)) if is_session(key) else None
+    if record is None:
+        return False
+    yield Delete(key)
+    if record.owner:
+        yield from forget(record.owner, key)
+    return True
+
+
+def revoke_all(owner: str, keep: str | None, now: float, terms: Terms) -> Steps[int]:
+    """End all sessions of an owner but `keep`; return how many."""
+    ended = 0
+    for key, _ in (yield from listing(owner, now, terms)):
+        if key != keep:
+            yield Delete(key)
+            yield from forget(owner, key)
+            ended += 1
+    return ended
+
+
+def _device(key: str, record: Record, sealer: Sealer | None) -> tuple[str, str]:
+    data = record.fields.get(DEVICE)
+    if data is None:
+        return "", ""
+    try:
+        agent, network = codec.decode(data if sealer is None else sealer.open(key, DEVICE, data))
+    except Exception:  # of another version, or sealed with another key: a list goes on without it
+        return "", ""
+    return str(agent), str(network)

@@ -1,0 +1,146 @@
+"""Read, compute, write, as one step: for counters, stocks, and whatever else two requests must not do at once."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+from ..errors import SessionConflict
+from . import codec
+from .binding import Binding
+from .commit import changed, check_sizes, rebase, save, stored
+from .operations import Load, Steps, Update
+from .session import Driver, Session
+from .store import Applied, Change
+
+TRIES = 100
+
+
+class Draft(dict[str, Any]):
+    """The stored values, to be read and changed. It notes which names were looked for and not there."""
+
+    def __init__(self, values: dict[str, Any]) -> None:
+        super().__init__(values)
+        self.missed: set[str] = set()
+
+    def _look(self, key: Any) -> None:
+        if not dict.__contains__(self, key):
+            self.missed.add(key)
+
+    def __contains__(self, key: object) -> bool:
+        self._look(key)
+        return super().__contains__(key)
+
+    def __getitem__(self, key: str) -> Any:
+        self._look(key)
+        return super().__getitem__(key)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        self._look(key)
+        return super().get(key, default)
+
+    def pop(self, key: str, *default: Any) -> Any:
+        self._look(key)
+        return super().pop(key, *default)
+
+    def setdefault(self, key: str, default: Any = None) -> Any:
+        self._look(key)
+        return super().setdefault(key, default)
+
+
+class Transaction:
+    """`for draft in session.transaction(): ...`, or `async for`: the body runs again until nobody came between.
+
+    Leaving the body with `break` or an exception writes nothing.
+    """
+
+    def __init__(self, session: Session, driver: Driver) -> None:
+        self._session = session
+        self._driver = driver
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for attempt in range(TRIES):
+            draft = self._driver.run(_begin(self._session, first=attempt == 0))
+            yield draft
+            if self._driver.run(_end(self._session, draft)):
+                return
+        raise SessionConflict(_OVERTAKEN)
+
+    async def __aiter__(self) -> AsyncIterator[dict[str, Any]]:
+        for attempt in range(TRIES):
+            draft = await self._driver.run_async(_begin(self._session, first=attempt == 0))
+            yield draft
+            if await self._driver.run_async(_end(self._session, draft)):
+                return
+        raise SessionConflict(_OVERTAKEN)
+
+
+_OVERTAKEN = f"Other requests changed what this transaction had read, {TRIES} times in a row. Nothing was written."
+_ENDED = "The session ended elsewhere while a transaction was writing to it. Nothing was written."
+
+
+def _begin(session: Session, *, first: bool) -> Steps[Draft]:
+    binding = session.opened()
+    if binding is None:
+        return Draft(dict(dict.items(session)))
+    if first:
+        if not binding.loaded:
+            yield from binding.loading()
+            session.show(binding.outcome())
+        session.mark_accessed()
+        yield from save(session)  # what this request has changed so far is part of what the transaction reads
+    elif binding.record is not None:
+        yield from _read_again(session, binding)
+    return Draft({name: codec.decode(data) for name, data in _decodable(binding).items()})
+
+
+def _decodable(binding: Binding) -> dict[str, bytes]:
+    return {name: data for name, data in binding.plain.items() if name not in binding.undecodable}
+
+
+def _read_again(session: Session, binding: Binding) -> Steps[None]:
+    token = binding.current_token()
+    if not binding.accept((yield Load(token.key)), token):
+        binding.begin_anew()
+        session.show({})
+        raise SessionConflict(_ENDED)
+    session.show(binding.values)
+
+
+def _end(session: Session, draft: Draft) -> Steps[bool]:
+    """Write what the draft changed, if nothing that it read has changed. False: it has."""
+    binding = session._binding
+    if binding is None or binding.record is None:
+        session.update(draft)
+        if binding is not None:
+            yield from save(session)
+        return True
+    fields = _encoded(draft, binding)
+    drop = frozenset(name for name in binding.plain if name not in draft.keys() | binding.undecodable)
+    if not (fields or drop):
+        return True
+    check_sizes(binding, fields, {**binding.plain, **fields})
+    record, token = binding.record, binding.current_token()
+    absent = (draft.missed | fields.keys()) - binding.plain.keys()
+    change = Change(
+        generation=record.generation,
+        put=stored(binding, token.key, fields),
+        drop=drop,
+        expect={**{name: record.fields[name] for name in binding.plain}, **dict.fromkeys(absent, None)},
+    )
+    applied = yield Update(token.key, change)
+    if applied is Applied.GONE:
+        binding.begin_anew()
+        session.show({})
+        raise SessionConflict(_ENDED)
+    if applied is Applied.CONFLICT:
+        return False
+    session.show(dict(draft))
+    plain = {name: data for name, data in binding.plain.items() if name not in drop} | fields
+    rebase(session, binding, token, changed(record, change), plain)
+    return True
+
+
+def _encoded(draft: Draft, binding: Binding) -> dict[str, bytes]:
+    encoded = {name: codec.encode(value, f"session[{name!r}]") for name, value in dict.items(draft)}
+    return {name: data for name, data in encoded.items() if data != binding.plain.get(name)}
