@@ -15,7 +15,13 @@ from unsticky.stores import open_async_store, open_store
 from unsticky.testing import Check, FakeClock, store_contract
 
 # For each kind of server: what it can't hold.
-LIMITS: dict[str, dict[str, int]] = {"memory": {}, "sqlite": {}, "valkey": {}, "postgres": {}}
+LIMITS: dict[str, dict[str, int]] = {
+    "memory": {},
+    "sqlite": {},
+    "valkey": {},
+    "postgres": {},
+    "memcached": {"largest_value": 1_000_000},  # an item has a megabyte at most, its overhead included
+}
 CHECKS = [
     pytest.param(name, check, id=f"{name}-{check}") for name in LIMITS for check in store_contract(**LIMITS[name])
 ]
@@ -66,6 +72,7 @@ def test_a_mixture(url: str, check: Check) -> None:
         ("memory", (Purgeable, Scannable)),
         ("sqlite", (Purgeable, Scannable)),
         ("postgres", (Purgeable, Scannable, Migratable)),
+        ("valkey", (Scannable,)),
     ],
 )
 def test_abilities(url: str, abilities: tuple[type, ...]) -> None:

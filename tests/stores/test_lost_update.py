@@ -9,18 +9,16 @@ import pytest
 
 from support.processes import run_together
 from support.stores import record
-from support.valkey import Valkey
 from unsticky.clock import SystemClock
 from unsticky.session.store import Record
 from unsticky.stores import open_store
 
 
-@pytest.fixture(params=["sqlite", "valkey"])
+@pytest.fixture(params=["sqlite", "valkey", "postgres", "memcached"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/sessions.db"
-    server: Valkey = request.getfixturevalue("valkey")
-    return server.url
+    return str(request.getfixturevalue(request.param).url)
 
 
 @pytest.fixture

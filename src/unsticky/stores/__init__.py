@@ -15,12 +15,14 @@ from ..clock import Clock
 from ..errors import Problem, SettingsError
 from ..scalars import StoreURL
 from ..session.store import AsyncStore, Store
+from .memcached_url import memcached_hosts
 from .postgres_url import postgres_target
 from .redis_url import redis_target
 from .urls import memory_name, nearest, split, sqlite_path
 
 # scheme: (module, how its URL is checked, the extra that brings its driver)
 _KINDS: dict[str, tuple[str, Callable[[str], object], str]] = {
+    "memcached": ("memcached", memcached_hosts, ""),
     "memory": ("memory", memory_name, ""),
     "postgres": ("postgres", postgres_target, "postgres"),
     "postgresql": ("postgres", postgres_target, "postgres"),
@@ -31,7 +33,6 @@ _KINDS: dict[str, tuple[str, Callable[[str], object], str]] = {
         for suffix in ("", "+sentinel", "+cluster")
     },
 }
-_LATER = ("memcached",)
 
 
 def check_url(url: str) -> str | None:
@@ -78,6 +79,4 @@ def _no_such(scheme: str) -> str:
     listed = ", ".join(f"{name}://" for name in known)
     if not scheme:
         return f'expected a URL such as "sqlite:///sessions.db"; known: {listed}'
-    if scheme in _LATER:
-        return f"{scheme}:// is not in this release yet; known: {listed}"
     return f'unknown store "{scheme}"{nearest(scheme, known) or ";"} known: {listed}'
