@@ -102,9 +102,8 @@ def _table(part: str, figures: Figures) -> Iterator[list[str]]:
             floor = figures.microseconds.get((part, FLOORS[part], mode))
             row.append("" if cost is None or floor is None else f"{cost:.1f} us ({cost / floor:.2f}x)")
         keys = [(part, stack, mode) for mode in (*MODES, "new")]
-        row.append(
-            " / ".join(figures.trips.get(key, "-") for key in keys) if any(k in figures.trips for k in keys) else ""
-        )
+        calls = [figures.trips.get(key, "-") for key in keys]
+        row.append("" if set(calls) == {"-"} else " / ".join(calls))
         row.append(" / ".join(f"{figures.cookies[key]:g}" for key in keys[:3] if key in figures.cookies))
         yield row
 

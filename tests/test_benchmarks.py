@@ -59,6 +59,17 @@ def test_end_to_end_part_drives_both_servers(tmp_path: Path) -> None:
     assert "End to end: gunicorn" in text
 
 
+def test_postgres_part_counts_one_statement_per_verb(tmp_path: Path) -> None:
+    """As the server's own log has it, in the same run as psycopg's pool."""
+    figures, text = run("postgres", tmp_path)
+    assert {key: value for key, value in figures["trips"].items() if key.startswith("postgres/unsticky/")} == {
+        "postgres/unsticky/read": "statement",
+        "postgres/unsticky/write": "statement",
+        "postgres/unsticky/new": "statement",
+    }
+    assert "| pooled psycopg |" in text
+
+
 def test_an_unknown_part_is_refused() -> None:
     """The command line names the parts that there are."""
     done = subprocess.run(
