@@ -25,6 +25,7 @@ from pathlib import Path
 from support.history_check import Finding, Op, check
 from support.history_clients import Browser, Client
 from support.history_faults import Faults, Server, running_replicas
+from support.postgres import running as running_postgres
 from support.replicas import free_port
 from support.valkey import running as running_valkey
 
@@ -55,6 +56,11 @@ def valkey_server(folder: Path) -> Iterator[Server]:
         yield server
 
 
+def postgres_server(folder: Path) -> AbstractContextManager[Server]:
+    """What a killed PostgreSQL has acknowledged is in the kernel's cache, and survives it."""
+    return running_postgres()
+
+
 def sqlite_file(folder: Path) -> AbstractContextManager[None]:
     return nullcontext()
 
@@ -62,6 +68,7 @@ def sqlite_file(folder: Path) -> AbstractContextManager[None]:
 STORES: dict[str, Callable[[Path], AbstractContextManager[Server | None]]] = {
     "sqlite": sqlite_file,
     "valkey": valkey_server,
+    "postgres": postgres_server,
 }
 
 

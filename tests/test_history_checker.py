@@ -80,6 +80,8 @@ GOOD: Mapping[str, History] = {
     .read(5, 6, "t1", a="a0"),
     "a token that came of a strict rotation's": History().do(2, 3, "strict", received="t1")
     .do(4, 5, "rotate", "t1", received="t2").read(6, 7, "t2", a="a0"),
+    "a slow write that meets a strict rotation may come first": History().write(2, 5, "a1")
+    .do(2, 3, "strict", received="t1").read(4, 4.5, "t1", a="a1").read(6, 7, "t1", a="a1"),
     "an owner's change": History().do(2, 3, "owner", received="t1").read(4, 5, "t1", a="a0"),
     "a token that never was": History().nothing(2, 3, "junk"),
 }  # fmt: skip
@@ -149,6 +151,18 @@ BAD: Mapping[str, tuple[str, History]] = {
     "a graceful rotation beside a strict one survives it": (
         "ended token",
         History().do(2, 5, "strict", received="t1").do(3, 4, "rotate", received="t2").read(6, 7, "t2", a="a0"),
+    ),
+    "a slow write comes after a strict rotation": (
+        "late write",
+        History()
+        .write(2, 5, "a1")
+        .do(2, 3, "strict", received="t1")
+        .read(4, 4.5, "t1", a="a0")
+        .read(6, 7, "t1", a="a1"),
+    ),
+    "an unanswered write comes after an owner's change": (
+        "late write",
+        History().lost(1.5, 2, "a1").do(2, 3, "owner", received="t1").read(4, 5, "t1", a="a0").read(6, 7, "t1", a="a1"),
     ),
     "an error": ("server error", History().do(2, 3, outcome="error", seen=None)),
 }

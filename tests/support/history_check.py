@@ -9,6 +9,7 @@ now or later, so its end is infinity. What is checked, for each answer alone and
 * no lost session: with a token that nothing has ended, the session is there;
 * no resurrection: after an acknowledged logout nobody sees it;
 * no ended token: after an acknowledged strict rotation only its token, or one that came of it, is accepted;
+* no late write: a request that presented an older token writes nothing after that acknowledgement;
 * nothing foreign: each value was written to this session, under this key (values are unique).
 
 A write that meets a logout or a strict rotation may be dropped, by promise: it counts as one that may have happened.
@@ -141,6 +142,14 @@ class _Session:
             for ending in self.endings
         )
 
+    def lineage(self, token: str | None, since: float) -> list[Op]:
+        """The rotations that `token` came of, as far as they ended after `since`; the first one first."""
+        line: list[Op] = []
+        while token is not None and (by := self.issued.get(token)) is not None and by.end > since and by not in line:
+            line.insert(0, by)
+            token = by.presented
+        return line
+
     def descends(self, token: str | None, ancestor: str | None) -> bool:
         """Did `token` come of `ancestor`, by rotations, or is it the same?"""
         for _ in range(len(self.issued) + 1):
@@ -157,6 +166,9 @@ def _of_session(session: _Session) -> Iterator[Finding]:
         if op.outcome == "error":
             yield Finding("server error", session.name, "a request was answered with an error", (op,))
     yield from islice(chain.from_iterable(_ended_token(session, op) for op in session.reads if op.found), 1)
+    for strict in session.endings:
+        if strict.does != "clear" and strict.applied:
+            yield from _late_writes(session, strict)
     for op in session.reads:
         if op.found:
             yield from _foreign(session, op, writes)
@@ -205,10 +217,24 @@ def _ended_token(session: _Session, op: Op) -> Iterator[Finding]:
         if strict.does == "clear" or not strict.applied or strict.end >= op.start:
             continue
         if not session.descends(op.presented, strict.received):
-            issuer = session.issued.get(op.presented or "")
-            ops = tuple(one for one in (issuer, strict, op) if one is not None)
+            ops = (*session.lineage(op.presented, strict.start), strict, op)
             yield Finding("ended token", session.name, "a token was accepted after a strict rotation ended it", ops)
             return
+
+
+def _late_writes(session: _Session, strict: Op) -> Iterator[Finding]:
+    """A value that was not there after the strict rotation, and later is, was written after it."""
+    after = [op for op in session.reads if op.found and op.start > strict.end]
+    for op in session.ops:
+        if op.ended <= strict.end or op.start > strict.end or op.does == "begin":
+            continue  # over by then, or found without its session by `_ended_token`
+        for key, value in op.writes.items():
+            without = [read for read in after if value is not None and (read.seen or {}).get(key) != value]
+            since = min(without, key=lambda read: read.end, default=None)
+            seen = [read for read in after if since and read.start > since.end and (read.seen or {}).get(key) == value]
+            if since and seen and not session.descends(op.presented, strict.received):
+                text = f"{key} = {value!r} was written after a strict rotation had ended its token"
+                yield Finding("late write", session.name, text, (op, strict, since, seen[0]))
 
 
 def _lost_session(session: _Session, op: Op) -> Iterator[Finding]:

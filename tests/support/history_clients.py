@@ -176,8 +176,8 @@ class Client(threading.Thread):
             server=target.name,
         )
         self.history.append(op)
-        if outcome == "refused":
-            self.stopped.wait(0.02)
+        if outcome != "ok":
+            self.stopped.wait(0.02)  # a server that is away is not asked in a tight loop
         return op
 
 

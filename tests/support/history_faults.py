@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import IO, Protocol
 
@@ -24,8 +24,10 @@ from support.waiting import eventually
 class Server(Protocol):
     """A store's server, of which kills and pauses lose nothing that it acknowledged."""
 
-    pid: int
-    url: str
+    @property
+    def url(self) -> str: ...
+
+    def paused(self) -> AbstractContextManager[None]: ...
 
     def kill(self) -> None: ...
 
@@ -71,6 +73,15 @@ class Replica:
         self.process.kill()
         self.process.wait(10)
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Stopped: the kernel accepts connections, and nobody answers; then it goes on where it was."""
+        self.process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.process.send_signal(signal.SIGCONT)
+
 
 class Faults(threading.Thread):
     """Harms one thing at a time, and mends it. `log` says what was done and when."""
@@ -108,7 +119,8 @@ class Faults(threading.Thread):
     def _pause_replica(self) -> None:
         replica = self.random.choice(self.replicas)
         self._note(f"pause {replica.target.name}")
-        self._pause(replica.process.pid, self.random.uniform(0.05, 1.5))
+        with replica.paused():
+            self.stopped.wait(self.random.uniform(0.05, 1.5))
 
     def _kill_server(self) -> None:
         assert self.server is not None
@@ -120,15 +132,8 @@ class Faults(threading.Thread):
     def _pause_server(self) -> None:
         assert self.server is not None
         self._note("pause the store")
-        self._pause(self.server.pid, self.random.uniform(0.05, 1.0))
-
-    def _pause(self, pid: int, seconds: float) -> None:
-        os.kill(pid, signal.SIGSTOP)
-        try:
-            self.stopped.wait(seconds)
-        finally:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGCONT)
+        with self.server.paused():
+            self.stopped.wait(self.random.uniform(0.05, 1.0))
 
 
 @contextmanager
