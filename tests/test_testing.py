@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from support.broken_stores import BROKEN, Shelf, SoundAsyncStore, SoundStore
+from support.broken_stores import BROKEN
+from support.sound_stores import Shelf, SoundAsyncStore, SoundStore
 from unsticky.clock import Clock
 from unsticky.errors import StoreError
 from unsticky.session.store import Record

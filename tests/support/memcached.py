@@ -15,6 +15,25 @@ from pymemcache.client.base import Client
 
 from support.waiting import eventually
 
+# What no server should answer to a question for the key "k": "private" must never be shown.
+NONSENSE = [
+    b"HTTP/1.1 400 private\r\n\r\n",
+    b"STORED private\r\n",
+    b"STORED\r\nSTORED\r\n",
+    b"END\r\nEND\r\n",
+    b"\r\n",
+    b"x" * 512,
+    b"VALUE private 0 1 1\r\na\r\nEND\r\n",
+    b"VALUE k 0 x 1\r\na\r\nEND\r\n",
+    b"VALUE k 0 -1 1\r\na\r\nEND\r\n",
+    b"VALUE k 0 1 1 1\r\na\r\nEND\r\n",
+    b"VALUE k 0\r\na\r\nEND\r\n",
+    b"VALUE \r\n",
+    b"VALUE k 0 1 1\r\nabc\r\nEND\r\n",
+    b"VALUE k 0 1 1\r\na\r\nEND\r\nEND\r\n",
+    b"VALUE k 0 1 1\r\na\r\nVALUE l 0 1 1\r\nb\r\nEND\r\n",
+]
+
 
 class Memcached:
     """A server process. `url` stays the same over restarts; its data does not survive them."""

@@ -26,8 +26,9 @@ import msgspec
 from ..clock import Clock, SystemClock
 from ..errors import DamagedRecord, StoreError
 from ..session.store import Applied, Change, Record
+from .memcached_server import Server
 from .memcached_url import HostPort, memcached_hosts
-from .memcached_wire import Reply, Server, Talk, add, cas, delete, get, gets
+from .memcached_wire import Reply, Talk, add, cas, delete, get, gets
 from .merge import check_names, merge
 
 T = TypeVar("T")
