@@ -36,7 +36,7 @@ class Cluster:
         self._seeds = tuple(seeds)
         self._map: SlotMap = {}
 
-    def aim(self, command: Command) -> Ask | None:
+    def aim(self, command: Command, now: float) -> Ask | None:
         node = self._map.get(slot(command.key))
         return None if node is None else Ask(node, command.packed, command.write)
 

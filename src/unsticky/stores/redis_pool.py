@@ -53,8 +53,9 @@ class RedisPool:
 
     def ask(self, command: Command) -> Any:
         """The reply. Raises StoreError."""
-        deadline = _monotonic() + self._timeout
-        ask = self._route.aim(command)
+        now = _monotonic()
+        deadline = now + self._timeout
+        ask = self._route.aim(command, now)
         outcome = None
         if ask is not None:
             outcome = self._asked(ask, deadline)
@@ -197,8 +198,9 @@ class AsyncRedisPool:
     async def ask(self, command: Command) -> Any:
         """The reply. Raises StoreError."""
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._timeout
-        ask = self._route.aim(command)
+        now = loop.time()
+        deadline = now + self._timeout
+        ask = self._route.aim(command, now)
         outcome: Any = None
         if ask is not None:
             try:

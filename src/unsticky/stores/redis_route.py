@@ -57,8 +57,8 @@ Steps = Generator[Ask | Pause | Leave, Any, T]
 class Route(Protocol):
     """Where the servers are. One object serves all threads and loops: its state is replaced whole, never changed."""
 
-    def aim(self, command: Command) -> Ask | None:
-        """The usual attempt; None if it is not known yet where to."""
+    def aim(self, command: Command, now: float) -> Ask | None:
+        """The usual attempt; None if it is not known (any more) where to. `now`: seconds of a clock that runs on."""
         ...
 
     def again(self, command: Command, ask: Ask | None, trouble: StoreError, tries: int) -> Steps[Ask]:
@@ -119,7 +119,7 @@ class Single:
     def __init__(self, node: Node) -> None:
         self._node = node
 
-    def aim(self, command: Command) -> Ask:
+    def aim(self, command: Command, now: float) -> Ask:
         return attempt(self._node, command)
 
     def again(self, command: Command, ask: Ask | None, trouble: StoreError, tries: int) -> Steps[Ask]:

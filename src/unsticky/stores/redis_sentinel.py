@@ -1,7 +1,8 @@
 """Redis behind Sentinel: who is the primary is asked from the sentinels, and again whenever a connection opens.
 
 Protocol: "Guidelines for Redis clients with support for Redis Sentinel". The first sentinel that answers is believed,
-if the server that it names says by ROLE that it is a primary.
+if the server that it names says by ROLE that it is a primary. A second later it is asked again: after a planned
+failover the old primary goes on taking writes that are lost, for ten seconds until the sentinels have stopped it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from .redis_resp import Command, ErrorReply, nonsense, pack, refusal
 from .redis_route import Ask, Leave, Node, Steps, attempt, pause
 
 _ROLE = pack("ROLE")
+_TRUSTED = 1.0  # seconds, for which a known primary is used without a question
 
 
 class Sentinels:
@@ -23,17 +25,31 @@ class Sentinels:
         self._sentinels = tuple(sentinels)  # the one that knew last comes first
         self._question = pack("SENTINEL", "GET-MASTER-ADDR-BY-NAME", name)
         self._primary: Node | None = None
+        self._asked_at = float("-inf")
 
-    def aim(self, command: Command) -> Ask | None:
+    def aim(self, command: Command, now: float) -> Ask | None:
         """On an open connection only: a primary that fell and rises again may not be the primary any more."""
-        if self._primary is None:
+        if self._primary is None or now - self._asked_at > _TRUSTED:
+            self._asked_at = now  # one caller asks; the others go on meanwhile with what is known
             return None
         return Ask(self._primary, command.packed, command.write, open_only=True)
 
     def again(self, command: Command, ask: Ask | None, trouble: StoreError, tries: int) -> Steps[Ask]:
+        if ask is None and self._primary is not None:
+            return (yield from self._confirmed(self._primary, command))
         if tries:
             yield pause(tries, trouble)
         return attempt((yield from self._find()), command)
+
+    def _confirmed(self, known: Node, command: Command) -> Steps[Ask]:
+        """The first sentinel's word, if it has another primary now. One that is away changes nothing."""
+        named = _address((yield Ask(self._sentinels[0], self._question, share=0.3)))
+        if isinstance(named, StoreError):
+            self._sentinels = (*self._sentinels[1:], self._sentinels[0])
+        elif named != known and _is_primary((yield Ask(named, _ROLE, share=0.3))):
+            yield from self._keep(self._sentinels[0], named)
+            return attempt(named, command)
+        return Ask(known, command.packed, command.write, open_only=True)
 
     def redirected(self, command: Command, ask: Ask, reply: ErrorReply) -> Steps[Ask]:
         yield from ()
@@ -61,7 +77,7 @@ class Sentinels:
         if isinstance(node, StoreError):
             return node
         role = yield Ask(node, _ROLE, share=0.5)
-        if isinstance(role, list) and role[:1] == [b"master"]:
+        if _is_primary(role):
             return node
         if isinstance(role, list):
             yield Leave(node)
@@ -74,6 +90,10 @@ class Sentinels:
             self._sentinels = (sentinel, *(one for one in self._sentinels if one != sentinel))
         if before is not None and before != primary:
             yield Leave(before)
+
+
+def _is_primary(role: Any) -> bool:
+    return isinstance(role, list) and role[:1] == [b"master"]
 
 
 def _address(reply: Any) -> Node | StoreError:
