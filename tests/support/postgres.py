@@ -22,7 +22,15 @@ import pytest
 from support.waiting import eventually
 
 # Durability is not what we test, but for what a killed process leaves: that is in the kernel's cache.
-_SETTINGS = ("fsync=off", "full_page_writes=off", "shared_buffers=16MB", "max_connections=200", "autovacuum=off")
+_SETTINGS = (
+    "fsync=off",
+    "full_page_writes=off",
+    "shared_buffers=16MB",
+    "max_connections=200",
+    "autovacuum=off",
+    "log_statement=all",
+    "log_line_prefix=%a ",
+)
 
 
 def _unprivileged() -> dict[str, Any]:
@@ -91,6 +99,20 @@ class Postgres:
     def log(self) -> str:
         return (self._folder / "log").read_text(errors="replace")
 
+    @contextmanager
+    def statements(self) -> Iterator[list[str]]:
+        """What clients of unsticky say meanwhile: `unnamed SELECT`, `prepared UPDATE`. Needs log_statement=all."""
+        before, said = len(self.log()), list[str]()
+        yield said
+        self.rows("SELECT 'the end of what was said'")
+        text = eventually(lambda: "the end of what was said" in self.log()[before:] and self.log()[before:])
+        for name, verb in re.findall(r"(?m)^unsticky LOG:  (?:execute )?(\S+): (\w+)", str(text)):
+            said.append(f"{'prepared' if name.startswith('unsticky_') else 'unnamed'} {verb}")
+
+    def waiting(self) -> int:
+        """How many clients wait for a lock."""
+        return int(self.rows("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")[0][0])
+
     def start(self) -> None:
         arguments = [f"--{name}" for name in self._settings]
         command = [_binaries() / "postgres", "-D", self._folder / "data", "-p", str(self.port), "-h", "127.0.0.1"]
@@ -100,7 +122,6 @@ class Postgres:
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,
-                start_new_session=True,
                 **_unprivileged(),
             )
         eventually(self._answers, 30.0)
@@ -108,9 +129,11 @@ class Postgres:
     def kill(self) -> None:
         """SIGKILL for the server and all its children, as a crash of the machine."""
         assert self._process is not None
+        children = self._children()
         self._signal(signal.SIGKILL)
         self._process.wait(10)
-        eventually(lambda: not self._children())
+        for child in children:
+            eventually(lambda child=child: not Path(f"/proc/{child}").exists())
 
     def restart(self) -> None:
         """As an administrator does: clients are told."""
@@ -140,6 +163,9 @@ class Postgres:
         command = [_binaries() / "initdb", "-D", self._folder / "data", "-U", "postgres", "--auth=trust", "--no-sync"]
         options = ["--encoding=UTF8", "--locale=C", "--no-instructions"]
         subprocess.run([*command, *options], check=True, capture_output=True, cwd="/", **_unprivileged())
+        # The role "locked", if a test makes it, needs its password; everybody else is trusted.
+        rules = ("host all locked 127.0.0.1/32 scram-sha-256", "host all all 127.0.0.1/32 trust")
+        (self._folder / "data" / "pg_hba.conf").write_text("\n".join(rules) + "\n")
 
     def _answers(self) -> bool:
         assert self._process is not None
@@ -151,13 +177,11 @@ class Postgres:
             return False
 
     def _children(self) -> list[int]:
-        """Of the server process; each leads a process group of its own, so a group's signal would not do."""
+        """Each leads a session of its own, so a signal to a group would not do."""
         assert self._process is not None
-        found = subprocess.run(
-            ["ps", "-e", "-o", "pid=,sess="], capture_output=True, text=True, check=True
-        ).stdout.splitlines()
-        rows = [line.split() for line in found]
-        return [int(pid) for pid, session in rows if int(session) == self._process.pid]
+        listed = subprocess.run(["ps", "-e", "-o", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
+        rows = [line.split() for line in listed.splitlines()]
+        return [int(pid) for pid, parent in rows if int(parent) == self._process.pid]
 
     def _signal(self, number: signal.Signals) -> None:
         assert self._process is not None

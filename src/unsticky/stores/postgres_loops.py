@@ -19,6 +19,7 @@ from ..errors import StoreError
 from .postgres_pool import IDLE_SECONDS, Route, not_resolved, unknown
 from .postgres_url import PostgresTarget
 from .postgres_wire import (
+    SERVER_PATIENCE,
     Connection,
     LateError,
     LostError,
@@ -106,8 +107,8 @@ class _Drive(Generic[T]):
 class _LoopPool:
     """One loop's connections. Only that loop's thread comes here."""
 
-    def __init__(self, route: Route, size: int, loop: asyncio.AbstractEventLoop) -> None:
-        self._route, self._loop = route, loop
+    def __init__(self, route: Route, size: int, patience: float, loop: asyncio.AbstractEventLoop) -> None:
+        self._route, self._loop, self._patience = route, loop, patience
         self._idle: list[Connection] = []
         self._free = size  # connections that may still be made
         self._waiters: deque[asyncio.Future[Connection | None]] = deque()
@@ -115,7 +116,7 @@ class _LoopPool:
         self._epoch = 0  # raised by close(): connections in use then are not kept
 
     async def ask(self, asked: Query | Script, deadline: float) -> list[Row]:
-        connection = await self._take(deadline)
+        connection, began = await self._take(deadline), self._loop.time()
         if connection is None:
             return await self._drive(await self._connect(deadline), asked, deadline)
         try:
@@ -125,7 +126,8 @@ class _LoopPool:
             if not repeatable(asked):
                 raise
         except LateError:
-            self._drop_idle()
+            if self._loop.time() - began > self._patience:
+                self._drop_idle()
             raise
         fresh = await self._take(deadline) or await self._connect(deadline)
         return await self._drive(fresh, asked, deadline)
@@ -283,6 +285,7 @@ class AsyncPostgresPool:
     def __init__(self, target: PostgresTarget, timeout: float) -> None:
         self._route = Route(target, timeout)
         self._size = target.pool_size
+        self._patience = timeout * SERVER_PATIENCE
         self._loops: dict[asyncio.AbstractEventLoop, _LoopPool] = {}
         _pools.add(self)
 
@@ -311,7 +314,7 @@ class AsyncPostgresPool:
         for other in tuple(self._loops):
             if other.is_closed() and (gone := self._loops.pop(other, None)) is not None:
                 gone.close()
-        pool = self._loops[loop] = _LoopPool(self._route, self._size, loop)
+        pool = self._loops[loop] = _LoopPool(self._route, self._size, self._patience, loop)
         return pool
 
     def after_fork_in_child(self) -> None:

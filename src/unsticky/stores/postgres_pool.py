@@ -15,6 +15,7 @@ from ..clock import SystemClock
 from ..errors import StoreError
 from .postgres_url import PostgresTarget
 from .postgres_wire import (
+    SERVER_PATIENCE,
     Connection,
     LateError,
     LostError,
@@ -59,6 +60,7 @@ class PostgresPool:
     def __init__(self, target: PostgresTarget, timeout: float) -> None:
         self._route = Route(target, timeout)
         self._size = target.pool_size
+        self._patience = timeout * SERVER_PATIENCE  # who did not even say that it gave up is not there any more
         self._epoch = 0  # raised by close(): connections in use then are not kept
         self._start_empty()
         _pools.add(self)
@@ -69,7 +71,7 @@ class PostgresPool:
         if not slots.acquire(timeout=max(0.0, deadline - SystemClock.monotonic())):
             raise LateError("PostgreSQL store: all connections were in use for too long")
         try:
-            connection = self._take()
+            connection, began = self._take(), SystemClock.monotonic()
             if connection is None:
                 return self._try(self._connect(deadline), asked, deadline, epoch)
             try:
@@ -79,7 +81,8 @@ class PostgresPool:
                 if not repeatable(asked):
                     raise
             except LateError:
-                self._drop_idle()
+                if SystemClock.monotonic() - began > self._patience:
+                    self._drop_idle()
                 raise
             return self._try(self._connect(deadline), asked, deadline, epoch)
         finally:

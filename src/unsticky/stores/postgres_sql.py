@@ -44,6 +44,7 @@ _decode = msgspec.json.Decoder(dict[str, bytes]).decode
 # of 100 kB six times its time. A new `expires` within the same minute changes no index (HOT), if the page has room.
 _CREATE_TABLE = """DO $unsticky$ BEGIN
 PERFORM pg_advisory_xact_lock({lock});
+PERFORM FROM pg_catalog.pg_class WHERE false; -- takes a lock, and so hears of what others did before we had ours
 {schema}
 IF to_regclass('{table}') IS NULL THEN
     CREATE TABLE {table} (
@@ -81,7 +82,8 @@ _PURGE = """DELETE FROM {table} WHERE key = ANY(ARRAY(
     SELECT key FROM {table} WHERE expires_minute <= floor($1::float8 / 60) AND expires <= $1::float8
     ORDER BY expires_minute LIMIT $2::int8 FOR UPDATE SKIP LOCKED)) AND expires <= $1::float8 RETURNING key"""
 _SCAN = "SELECT {columns} FROM {table} WHERE key > $1::text AND expires > $2::float8 ORDER BY key LIMIT $3::int8"
-_VERSION = "SELECT to_regclass($1::text) IS NOT NULL, obj_description(to_regclass($1::text), 'pg_class')"
+# By pg_class, because to_regclass alone may see a table that the rest of the statement does not see yet.
+_VERSION = "SELECT obj_description(oid, 'pg_class') FROM pg_catalog.pg_class WHERE oid = to_regclass($1::text)"
 
 _T, _B = 0, 1  # formats: text, binary
 _TOUCH_FORMATS = (_T, _B, _B, _B, _B, _T, _B)
@@ -247,10 +249,10 @@ def prepare(statements: Statements) -> Steps[bool]:
 
 def _is_there(statements: Statements) -> Steps[bool]:
     """Whether the table is there. Raises StoreError if it is not one that this version can use."""
-    [(exists, comment)] = yield statements.version()
-    if exists != b"\1":
+    rows = yield statements.version()
+    if not rows:
         return False
-    version = _version(comment)
+    version = _version(rows[0][0])
     if version is None:
         raise StoreError(
             f"PostgreSQL store: the table {statements.table} says no version of its schema. If it is unsticky's: "

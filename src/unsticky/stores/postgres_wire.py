@@ -26,6 +26,7 @@ T = TypeVar("T")
 Talk = Generator[tuple[int, int], None, T]
 Row = tuple[bytes | None, ...]
 
+SERVER_PATIENCE = 0.9  # of our own: its answer comes in time, and the connection can be used again
 _DONE = (pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK)
 _NEVER_RAN = ("26000", "0A000")  # our prepared statement is gone, or its plan no longer fits: nothing was executed
 _EXISTS = "42P05"  # our prepared statement is there already: a pooler gave us somebody else's server session
@@ -256,10 +257,10 @@ def settings_of(target: PostgresTarget, timeout: float) -> dict[str, str]:
 def _server_settings(target: PostgresTarget, timeout: float) -> str:
     """For the session. A plan is made once: every statement finds its rows by an index, however small the table is.
 
-    The server gives up before we do, so that its answer comes in time and the connection can be used again.
+    The server gives up before we do.
     """
     settings = {
-        "statement_timeout": str(max(1, int(timeout * 900))),
+        "statement_timeout": str(max(1, int(timeout * SERVER_PATIENCE * 1000))),
         "default_transaction_isolation": r"read\ committed",
         "plan_cache_mode": "force_generic_plan",
         "enable_seqscan": "off",
