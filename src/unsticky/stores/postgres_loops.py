@@ -298,7 +298,6 @@ class AsyncPostgresPool:
         here = asyncio.get_running_loop()
         for loop, pool in tuple(self._loops.items()):
             if loop is here or loop.is_closed():
-                self._loops.pop(loop, None)
                 pool.close()
                 continue
             try:
