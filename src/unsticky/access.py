@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -70,10 +71,14 @@ class StoreAccess:
 
     def load_now(self, key: str) -> Record | None:
         """On an event loop, where `answers_at_once`. Raises StoreError."""
+        record: Record | None = self._guarded(self._ask_now, key)
+        return record
+
+    @cached_property
+    def _ask_now(self) -> Callable[[str], Record | None]:
         store = self.async_store
         assert isinstance(store, ImmediateLoad)
-        record: Record | None = self._guarded(store.load_now, key)
-        return record
+        return store.load_now
 
     def run(self, steps: Steps[T]) -> T:
         """Do all that `steps` asks for, in this thread. Raises SessionUnavailable, and what `steps` raises."""
@@ -120,7 +125,8 @@ class StoreAccess:
 
     def _guarded(self, verb: Any, argument: Any) -> Any:
         breaker = self._breaker
-        self._ask(breaker)
+        if breaker is not None:
+            self._ask(breaker)
         try:
             result = verb(argument)
         except StoreError as error:
@@ -132,7 +138,8 @@ class StoreAccess:
 
     async def _guarded_async(self, operation: Operation) -> Any:
         breaker = self._breaker
-        self._ask(breaker)
+        if breaker is not None:
+            self._ask(breaker)
         try:
             result = await self._do_async(operation)
         except StoreError as error:
@@ -142,8 +149,8 @@ class StoreAccess:
             breaker.succeeded()
         return result
 
-    def _ask(self, breaker: Breaker | None) -> None:
-        if breaker is not None and breaker.is_open and not breaker.allows(self._clock.monotonic()):
+    def _ask(self, breaker: Breaker) -> None:
+        if breaker.is_open and not breaker.allows(self._clock.monotonic()):
             raise StoreError(f"session store: {_NOT_TRIED}")
 
     def _note(self, error: StoreError) -> None:

@@ -26,7 +26,7 @@ from .errors import SessionLimitReached, SessionUnavailable, SessionValueError
 from .pools import Pools
 from .scalars import Moment, StoreURL
 from .scalars import Secret as HiddenText
-from .session.commit import Committed
+from .session.commit import Committed, settled
 from .session.cookie import (
     Carrier,
     CookieFormat,
@@ -95,7 +95,7 @@ class _WithSession:
         except BaseException:
             await exchange.finish_failed()
             raise
-        if session.accessed:
+        if session.accessed and settled(session) is None:
             await exchange.finish()
 
     async def aclose(self) -> None:
@@ -236,7 +236,8 @@ class _Exchange(Inbound, RequestState):
     # What the session and outbound calls ask of the request.
 
     def token(self) -> Token | None:
-        return self._host.sessions.signer.choose(self._host.form.read(self._headers))
+        host = self._host
+        return host.sessions.signer.choose(host.form.read(self._headers))
 
     def old_session(self) -> OldSession | None:
         old = self._host.old_cookies
@@ -284,7 +285,8 @@ class _Exchange(Inbound, RequestState):
     async def _start(self, message: Message) -> None:
         http = message["type"] == "http.response.start"
         try:
-            committed = await self._host.sessions.commit_async(self.session)
+            # Most requests only read: they need no more than to find that out.
+            committed = settled(self.session) or await self._host.sessions.commit_async(self.session)
         except SessionUnavailable as error:
             if not http:
                 raise
@@ -351,8 +353,10 @@ def _ended(name: str, form: Carrier) -> list[Header]:
 
 def _rewrite(headers: list[tuple[bytes, bytes]], name: bytes, rewrite: Callable[[str | None], str]) -> None:
     """Give the header `name` another value, in place; several of that name become one."""
-    places = [place for place, (key, _) in enumerate(headers) if key == name or key.lower() == name]
-    value = ", ".join(headers[place][1].decode("latin-1") for place in places) if places else None
-    for place in reversed(places):
-        del headers[place]
+    size, value = len(name), None
+    places = [place for place, (key, _) in enumerate(headers) if len(key) == size and key.lower() == name]
+    if places:
+        value = ", ".join(headers[place][1].decode("latin-1") for place in places)
+        for place in reversed(places):
+            del headers[place]
     headers.append((name, rewrite(value).encode("latin-1")))

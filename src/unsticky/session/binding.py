@@ -9,7 +9,8 @@ from ..errors import DamagedRecord, SessionNotLoaded, SessionUnavailable, StoreE
 from . import codec
 from .inbound import Inbound, OldSession
 from .operations import Load, Steps
-from .policy import Terms, accepted_proof, stands
+from .policy import Terms, accepted_proof, is_over, stands
+from .sealing import Sealer
 from .store import Record
 from .token import RESERVED, Token
 
@@ -23,6 +24,7 @@ class Binding:
 
     __slots__ = (
         "_inbound",
+        "_plain",
         "_random",
         "_token",
         "_token_known",
@@ -38,7 +40,7 @@ class Binding:
         "old",
         "old_ended",
         "owner",
-        "plain",
+        "plural",
         "record",
         "rotation",
         "standing",
@@ -67,9 +69,10 @@ class Binding:
         self.now = now
         self.loaded = False
         self.record: Record | None = None  # the live record that `token` was accepted by, as the store has it
-        self.plain: Mapping[str, bytes] = NOTHING  # its fields of the application, encoded and not sealed
+        self._plain: Mapping[str, bytes] = NOTHING  # its fields, encoded and not sealed; ours may be among them
         self.values: Mapping[str, Any] = NOTHING  # as decoded: scalars that still are these were not changed
         self.mutable: list[str] = []  # names of values that may change inside
+        self.plural = False  # has the record more than one field of ours? Another proof may be among them
         self.undecodable: frozenset[str] = frozenset()  # written by a newer version: left as they are
         self.changed = False  # was a key assigned or removed since the last commit?
         self.ended: list[tuple[str, str | None]] = []  # key and owner of records that clear() or destroy() ended
@@ -146,35 +149,44 @@ class Binding:
         self.record, self.values = None, NOTHING
 
     def accept(self, record: Record | None, token: Token) -> bool:
-        """Take `record` as this session's, if `token` is one of its tokens and it is alive."""
-        proof = None if record is None else accepted_proof(record, token, self.terms.lifetime, self.now())
-        if record is not None and proof is not None:
+        """Take `record` as this session's, if `token` is one of its tokens and it is alive. Raises UnknownKey."""
+        if record is not None and not is_over(record, self.terms.lifetime, self.now()):
             try:
-                self.adopt(record)
-                self.standing = stands(proof)
-                return True
+                plain, decoded = self._opened(record, token)
             except DamagedRecord:
                 self.damaged = True
+            else:
+                proof = accepted_proof(record, decoded.others, token, self.now())
+                if proof is not None:
+                    self.standing = stands(proof)
+                    self._adopt(record, plain, decoded)
+                    return True
         self.token = None
         return False
 
-    def adopt(self, record: Record) -> None:
-        """`record` is this session's. Raises UnknownKey, DamagedRecord for values that can't be unsealed."""
-        self.record = record
-        self.plain = self._unsealed(record)
-        self.values, self.mutable, self.undecodable = _decoded(self.plain)
-
-    def _unsealed(self, record: Record) -> Mapping[str, bytes]:
+    def _opened(self, record: Record, token: Token) -> tuple[Mapping[str, bytes], codec.Decoded]:
+        """The fields, not sealed, and what they say. Raises UnknownKey, DamagedRecord for what can't be unsealed."""
         sealer = self.terms.sealer
-        fields = record.fields
-        if sealer is None:
-            return {name: data for name, data in fields.items() if not name.startswith(RESERVED)}
-        key = self.current_token().key
-        try:
-            return {n: sealer.open(key, n, data) for n, data in fields.items() if not n.startswith(RESERVED)}
-        except StoreError:
-            self.record = None
-            raise
+        plain = record.fields if sealer is None else _unsealed(record.fields, sealer, token.key)
+        return plain, codec.decode_all(plain, RESERVED)
+
+    def _adopt(self, record: Record, plain: Mapping[str, bytes], decoded: codec.Decoded) -> None:
+        self.record, self._plain = record, plain
+        self.values, self.mutable, others, self.undecodable = decoded
+        self.plural = len(others) > 1
+
+    def encoded(self, name: str) -> bytes:
+        """A field as it was loaded, not sealed."""
+        return self._plain[name]
+
+    @property
+    def plain(self) -> Mapping[str, bytes]:
+        """The application's fields, encoded and not sealed."""
+        return {name: data for name, data in self._plain.items() if not name.startswith(RESERVED)}
+
+    @plain.setter
+    def plain(self, fields: Mapping[str, bytes]) -> None:
+        self._plain = fields
 
     def _taking_over(self) -> Steps[None]:
         """A session of another library, if there is one: its values, to be written by this request's commit."""
@@ -190,12 +202,11 @@ class Binding:
 
     def join(self, old: OldSession) -> Steps[None]:
         """A request at the same time has taken it over: go on with its session, under a token of our own."""
-        token = Token.new(self._random)._replace(handle=old.handle)
+        token = Token.new(self._random, old.handle)
         record = yield from self._asking(token.key)
-        lifetime = self.terms.lifetime
-        if record is not None and self.now() < lifetime.end(record.created, record.touched):
+        if record is not None and not is_over(record, self.terms.lifetime, self.now()):
             self.token, self.joining = token, True
-            self.adopt(record)
+            self._adopt(record, *self._opened(record, token))
 
     def _drive(self, steps: Steps[None], loader: Loader) -> None:
         """For steps that only load."""
@@ -253,21 +264,5 @@ class Binding:
         self.plain, self.values, self.mutable, self.undecodable = NOTHING, NOTHING, [], frozenset()
 
 
-def _decoded(plain: Mapping[str, bytes]) -> tuple[dict[str, Any], list[str], frozenset[str]]:
-    try:
-        values = codec.decode_all(plain)
-        bad: frozenset[str] = frozenset()
-    except ValueError:
-        values, bad = _decoded_one_by_one(plain)
-    return values, [name for name, value in values.items() if type(value) not in codec.SCALARS], bad
-
-
-def _decoded_one_by_one(plain: Mapping[str, bytes]) -> tuple[dict[str, Any], frozenset[str]]:
-    values: dict[str, Any] = {}
-    bad: set[str] = set()
-    for name, data in plain.items():
-        try:
-            values[name] = codec.decode(data)
-        except ValueError:
-            bad.add(name)
-    return values, frozenset(bad)
+def _unsealed(fields: Mapping[str, bytes], sealer: Sealer, key: str) -> dict[str, bytes]:
+    return {name: data if name.startswith(RESERVED) else sealer.open(key, name, data) for name, data in fields.items()}

@@ -6,11 +6,11 @@ that Flask's tagged JSON takes is taken; what can't be told apart afterwards (an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from msgspec import MsgspecError
@@ -67,13 +67,55 @@ def decode(data: bytes) -> Any:
         raise ValueError("not a session value") from error
 
 
-def decode_all(fields: Mapping[str, bytes]) -> dict[str, Any]:
-    """The values of all fields. Raises ValueError as soon as one of them is none."""
-    read = _decode
+class Decoded(NamedTuple):
+    """The fields of a record."""
+
+    values: dict[str, Any]
+    mutable: list[str]  # names of values that may change inside
+    others: list[str]  # names of fields that are none of the application's
+    bad: frozenset[str] = frozenset()  # names of those that can't be decoded
+
+
+def decode_all(fields: Mapping[str, bytes], others: str) -> Decoded:
+    """Decode all fields but those whose names begin with `others`. One loop, for it runs at every request."""
+    read, scalars = _decode, SCALARS
+    done = Decoded({}, [], [])
+    values, mutable, ours = done.values, done.mutable, done.others
     try:
-        return {name: read(data) for name, data in fields.items()}
-    except (MsgspecError, RecursionError, ArithmeticError, TypeError, KeyError) as error:
-        raise ValueError("not session values") from error
+        for name, data in fields.items():
+            if name.startswith(others):
+                ours.append(name)
+                continue
+            values[name] = value = read(data)
+            if type(value) not in scalars:
+                mutable.append(name)
+    except (MsgspecError, RecursionError, ArithmeticError, TypeError, KeyError, ValueError):
+        return _decode_one_by_one(fields, others)
+    return done
+
+
+def _decode_one_by_one(fields: Mapping[str, bytes], others: str) -> Decoded:
+    values: dict[str, Any] = {}
+    bad: set[str] = set()
+    ours = [name for name in fields if name.startswith(others)]
+    for name in fields.keys() - set(ours):
+        try:
+            values[name] = decode(fields[name])
+        except ValueError:
+            bad.add(name)
+    mutable = [name for name, value in values.items() if type(value) not in SCALARS]
+    return Decoded({name: values[name] for name in fields if name in values}, mutable, ours, frozenset(bad))
+
+
+def are_plainly(values: Sequence[object], datas: Sequence[bytes]) -> bool:
+    """`is_plainly` for several values at once."""
+    size = len(values)
+    if size > 15:  # msgpack's short list: one byte for its length
+        return all(map(is_plainly, values, datas))
+    try:
+        return _encode(values) == b"%c%b" % (0x90 | size, b"".join(datas))
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        return False
 
 
 def _tag(value: Any, depth: int) -> Any:

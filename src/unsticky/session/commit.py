@@ -68,15 +68,14 @@ def settled(session: Session) -> Committed | None:
     binding = session._binding
     if binding is None or binding.changed or binding.record is None or binding.untold is not None or binding.joining:
         return None
-    record, plain, lifetime = binding.record, binding.plain, binding.terms.lifetime
-    if len(record.fields) - len(plain) > 1:
+    if binding.plural:
         return None  # another proof, perhaps, that is to end
-    if not binding.closed and (lifetime.renewal is not None or lifetime.touch_due(record, binding.now())):
+    lifetime, values = binding.terms.lifetime, binding.values
+    if not binding.closed and (lifetime.renewal is not None or lifetime.touch_due(binding.record, binding.now())):
         return None
-    values = binding.values
-    for name in binding.mutable:
-        if not codec.is_plainly(values[name], plain[name]):
-            return None
+    names = binding.mutable
+    if names and not codec.are_plainly([values[name] for name in names], [binding.encoded(name) for name in names]):
+        return None
     return Committed(Cookie.KEEP, binding.token if binding.standing else None)
 
 
@@ -170,7 +169,7 @@ def _take_over(session: Session, binding: Binding, old: OldSession) -> Steps[Com
     fresh = binding.old_ended or bool(binding.owner)
     if (yield Create(old.marker, Record({}, now, now, max(old.until, now + 1)))) or fresh:
         # Requests at the same time may join it by its handle, but not if this one logs in or out.
-        binding.token = None if fresh else Token.new(binding.random_bytes)._replace(handle=old.handle)
+        binding.token = None if fresh else Token.new(binding.random_bytes, old.handle)
         return None
     # Another request was first: what this one changed goes into the session that that one began.
     wanted = dict(dict.items(session))
@@ -196,7 +195,7 @@ def _update(session: Session, binding: Binding) -> Steps[Committed]:
     put: dict[str, bytes] = {}
     if binding.joining:
         put = new_proof(token, now)
-    elif rotated is not None or _has_other_proofs(binding, record):
+    elif rotated is not None or (binding.plural and has_other_proofs(record)):
         put, drop_proofs = proof_changes(record, token, lifetime, now, rotated=rotated, strict=strict)
         drop |= drop_proofs
     put_proofs = bool(put)
@@ -270,10 +269,6 @@ def _keep_account(binding: Binding, record: Record, change: Change, now: float) 
         yield from refresh(record, key, now, binding.terms)
 
 
-def _has_other_proofs(binding: Binding, record: Record) -> bool:
-    return len(record.fields) - len(binding.plain) > 1 and has_other_proofs(record)
-
-
 def _is_empty(session: Session, binding: Binding, record: Record) -> bool:
     owner = record.owner if binding.owner is None else binding.owner
     return not (dict.__len__(session) or binding.undecodable or owner)
@@ -327,6 +322,7 @@ def changed(record: Record, change: Change) -> Record:
 
 def rebase(session: Session, binding: Binding, token: Token | None, record: Record, plain: Mapping[str, bytes]) -> None:
     binding.token, binding.record, binding.plain = token, record, plain
+    binding.plural = sum(name.startswith(RESERVED) for name in record.fields) > 1
     binding.standing = token is not None and not is_leaving(record, token)
     binding.values = dict(dict.items(session))
     binding.mutable = [name for name, value in binding.values.items() if type(value) not in codec.SCALARS]
@@ -336,27 +332,19 @@ def rebase(session: Session, binding: Binding, token: Token | None, record: Reco
 
 def _field_changes(session: Session, binding: Binding) -> tuple[dict[str, bytes], frozenset[str]]:
     """The encoded values that differ from what was loaded, and the names that are there no more."""
-    if not binding.changed:
-        # Nothing was assigned: only what is inside of a value can differ.
-        names = [name for name in binding.mutable if not codec.is_plainly(binding.values[name], binding.plain[name])]
-        return {name: data for name in names if (data := _different(session, binding, name)) is not None}, frozenset()
+    values, plain = binding.values, binding.plain
     put = {}
     for name, value in dict.items(session):
-        loaded = binding.plain.get(name)
-        if loaded is not None and binding.values.get(name, _ABSENT) is value and _is_as_loaded(value, loaded):
+        loaded = plain.get(name)
+        if loaded is not None and values.get(name, _ABSENT) is value and _is_as_loaded(value, loaded):
             continue
-        data = _different(session, binding, name)
-        if data is not None:
+        data = codec.encode(value, f"session[{name!r}]")
+        if data != loaded and (loaded is None or data != _encoded_again(loaded)):
             put[name] = data
+    if plain.keys() <= dict.keys(session):
+        return put, frozenset()
     present = dict.keys(session) | binding.undecodable
-    return put, frozenset(name for name in binding.plain if name not in present)
-
-
-def _different(session: Session, binding: Binding, name: str) -> bytes | None:
-    """A value's bytes, if they are not those that were loaded."""
-    loaded = binding.plain.get(name)
-    data = codec.encode(dict.__getitem__(session, name), f"session[{name!r}]")
-    return data if data != loaded and (loaded is None or data != _encoded_again(loaded)) else None
+    return put, frozenset(name for name in plain if name not in present)
 
 
 def _is_as_loaded(value: object, loaded: bytes) -> bool:

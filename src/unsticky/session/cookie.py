@@ -189,9 +189,12 @@ def cookie_age(lifetime: Lifetime) -> int:
 
 def cookie_values(headers: Iterable[str], name: str) -> list[str]:
     """Every value that the Cookie headers hold under `name`: duplicates too, for they may disagree."""
-    values = []
+    values: list[str] = []
     for header in headers:
         if name not in header:
+            continue
+        if ";" not in header and header.startswith(f"{name}="):  # the usual one
+            values.append(header[len(name) + 1 :].strip().strip('"'))
             continue
         for pair in header.split(";"):
             key, found, value = pair.partition("=")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -92,16 +92,20 @@ class Terms:
         )
 
 
-def accepted_proof(record: Record, token: Token, lifetime: Lifetime, now: float) -> bytes | None:
-    """The value of the proof that accepts `token`; None if none does, or the session is over."""
-    if now >= lifetime.end(record.created, record.touched):
-        return None
+def is_over(record: Record, lifetime: Lifetime, now: float) -> bool:
+    """Has the session's time passed?"""
+    return now >= lifetime.end(record.created, record.touched)
+
+
+def accepted_proof(record: Record, names: Iterable[str], token: Token, now: float) -> bytes | None:
+    """The value of the proof that accepts `token`; None if none does. `names`: of the fields that may be proofs."""
     name = token.proof
     accepted = None
     # No early exit: how long this takes tells nothing about the proofs.
-    for proof, value in record.fields.items():
-        if proof.startswith(PROOF) and _same(proof, name) and (value.startswith(_STANDING) or now < float(value)):
-            accepted = value
+    for proof in names:
+        if proof.startswith(PROOF) and _same(proof, name):
+            value = record.fields[proof]
+            accepted = value if value.startswith(_STANDING) or now < float(value) else None
     return accepted
 
 

@@ -8,9 +8,9 @@ from enum import Enum
 from typing import Protocol, runtime_checkable
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Record:
-    """What a store holds for one session."""
+    """What a store holds for one session. Nobody changes one; freezing it would cost each load a microsecond."""
 
     fields: Mapping[str, bytes]  # one encoded value per top-level key, and the proofs under reserved names
     created: float  # unix seconds
@@ -20,9 +20,12 @@ class Record:
     generation: int = 0  # raised by a strict rotation
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Change:
-    """What to do to an existing record: applied atomically, or not at all. A name in `drop` and `put` is put."""
+    """What to do to an existing record: applied atomically, or not at all. A name in `drop` and `put` is put.
+
+    Nobody changes one, as with Record.
+    """
 
     generation: int  # must equal the record's
     put: Mapping[str, bytes] = field(default_factory=dict)

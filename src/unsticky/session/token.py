@@ -11,14 +11,13 @@ import re
 from binascii import b2a_base64
 from collections.abc import Callable, Sequence
 from hashlib import sha256
-from typing import NamedTuple
 
 RESERVED = "unsticky."  # record fields with this prefix are ours, not the application's
 PROOF = RESERVED + "proof:"  # those with this one hold the hashes of accepted secrets
 HANDLE_BYTES, SECRET_BYTES = 16, 32  # 128 and 256 random bits
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{22}\.[A-Za-z0-9_-]{43}", re.ASCII)
-_SIGNED = re.compile(r"([A-Za-z0-9_-]{22}\.[A-Za-z0-9_-]{43})\.([A-Za-z0-9_-]{43})", re.ASCII)
+_LENGTH, _SIGNED_LENGTH = 22 + 1 + 43, 22 + 1 + 43 + 1 + 43
 _URL_SAFE = bytes.maketrans(b"+/", b"-_")
 
 
@@ -27,35 +26,50 @@ def base64url(data: bytes) -> str:
     return b2a_base64(data, newline=False).translate(_URL_SAFE, b"=").decode("ascii")
 
 
-class Token(NamedTuple):
+class Token:
     """A bearer secret: its repr shows nothing."""
 
-    handle: str
-    secret: str
+    __slots__ = ("_key", "_proof", "handle", "secret")
+
+    def __init__(self, handle: str, secret: str) -> None:
+        self.handle = handle
+        self.secret = secret
+        self._key = self._proof = ""
 
     @classmethod
-    def new(cls, random_bytes: Callable[[int], bytes]) -> Token:
-        return cls(base64url(random_bytes(HANDLE_BYTES)), base64url(random_bytes(SECRET_BYTES)))
+    def new(cls, random_bytes: Callable[[int], bytes], handle: str | None = None) -> Token:
+        """A token nobody has seen; of the session with that handle, if one is given."""
+        return cls(handle or base64url(random_bytes(HANDLE_BYTES)), base64url(random_bytes(SECRET_BYTES)))
 
     def rotated(self, random_bytes: Callable[[int], bytes]) -> Token:
         """The same session with another secret."""
-        return Token(self.handle, base64url(random_bytes(SECRET_BYTES)))
+        return Token.new(random_bytes, self.handle)
 
     @property
     def key(self) -> str:
         """The store's key: says nothing about the token to one who reads the store."""
-        return "v1:" + base64url(sha256(self.handle.encode()).digest())
+        if not self._key:
+            self._key = "v1:" + base64url(sha256(self.handle.encode()).digest())
+        return self._key
 
     @property
     def proof(self) -> str:
         """The name of the record's field that accepts this token."""
-        return PROOF + base64url(sha256(self.secret.encode()).digest())
+        if not self._proof:
+            self._proof = PROOF + base64url(sha256(self.secret.encode()).digest())
+        return self._proof
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Token):
+            return NotImplemented
+        mine, theirs = f"{self.handle}.{self.secret}", f"{other.handle}.{other.secret}"
+        return hmac.compare_digest(mine.encode(), theirs.encode())
+
+    def __hash__(self) -> int:
+        return hash((self.handle, self.secret))
 
     def __repr__(self) -> str:
         return "<Token>"
-
-    def __str__(self) -> str:
-        return repr(self)
 
 
 class TokenSigner:
@@ -76,10 +90,9 @@ class TokenSigner:
         """The token, or None for anything that this signer can't have made."""
         if not self._keys:
             return Token(text[:22], text[23:]) if _TOKEN.fullmatch(text) else None
-        match = _SIGNED.fullmatch(text)
-        if match is None:
+        if len(text) != _SIGNED_LENGTH or text[_LENGTH] != "." or not text.isascii():
             return None
-        signed, signature = match.groups()
+        signed, signature = text[:_LENGTH], text[_LENGTH + 1 :]  # with a good signature, its form is good as well
         for key in self._keys:
             if hmac.compare_digest(_signature(key, signed), signature):
                 return Token(signed[:22], signed[23:])

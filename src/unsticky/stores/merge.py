@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 
 from ..session.store import Applied, Change, Record
 
@@ -14,14 +13,16 @@ def merge(record: Record | None, change: Change, now: float) -> tuple[Applied, R
         return Applied.GONE, None
     if any(record.fields.get(name) != value for name, value in change.expect.items()):
         return Applied.CONFLICT, None
-    fields = {name: value for name, value in record.fields.items() if name not in change.drop}
+    fields = dict(record.fields)
+    for name in change.drop:
+        fields.pop(name, None)
     fields.update(change.put)
     prefix = change.delete_if_only
     if prefix is not None and all(name.startswith(prefix) for name in fields):
         return Applied.EMPTIED, None
-    return Applied.APPLIED, replace(
-        record,
+    return Applied.APPLIED, Record(
         fields=fields,
+        created=record.created,
         touched=record.touched if change.touched is None else max(record.touched, change.touched),
         expires=record.expires if change.expires is None else max(record.expires, change.expires),
         owner=record.owner if change.owner is None else change.owner or None,

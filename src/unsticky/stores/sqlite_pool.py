@@ -11,8 +11,8 @@ import os
 import sqlite3
 from collections.abc import Callable
 from functools import partial
-from threading import Condition, Event, Lock
-from typing import Concatenate, ParamSpec, TypeVar
+from threading import Condition, Event, Lock, get_ident
+from typing import Any, Concatenate, ParamSpec, TypeVar
 from weakref import WeakSet, finalize
 
 from ..errors import StoreError
@@ -65,35 +65,61 @@ class SqlitePool:
         except sqlite3.Error as error:
             raise store_error(error) from error
 
+    def fetch(self, statement: str, parameters: tuple[Any, ...]) -> Any:
+        """The first row, or None. Raises StoreError. `run` for the one thing that is done at every request."""
+        try:
+            connection, epoch = self._take()
+            try:
+                row = connection.execute(statement, parameters).fetchone()
+            except BaseException as error:
+                self._give(connection, epoch, keep=_recover(connection, error))
+                raise
+        except sqlite3.Error as error:
+            raise store_error(error) from error
+        self._give(connection, epoch)
+        return row
+
     def close(self) -> None:
         self._epoch += 1
         _close_all(self._idle)
 
     def _take(self) -> tuple[sqlite3.Connection, int]:
-        with self._changed:
-            while self._forking:
-                self._changed.wait()
-            self._in_use += 1
-            if self._idle:
-                return self._idle.pop(), self._epoch
+        # Announced first, asked afterwards: a fork that begins in between either sees us or is seen by us. Each step
+        # is one operation on a dict or a list, so the usual way needs no lock.
+        self._in_use[get_ident()] = None
+        if self._forking:
+            self._wait_for_fork()
+        try:
+            return self._idle.pop(), self._epoch
+        except IndexError:
+            pass
         try:
             return self._open(), self._epoch
         except BaseException:
-            with self._changed:
-                self._in_use -= 1
-                self._changed.notify_all()
+            self._leave()
             raise
 
     def _give(self, connection: sqlite3.Connection, epoch: int, keep: bool = True) -> None:
-        if not keep or epoch != self._epoch or len(self._idle) >= _IDLE:
+        if keep and epoch == self._epoch and len(self._idle) < _IDLE:
+            self._idle.append(connection)
+        else:
             connection.close()
-            keep = False
-        with self._changed:
-            if keep:
-                self._idle.append(connection)
-            self._in_use -= 1
-            if self._forking:
+        self._leave()
+
+    def _leave(self) -> None:
+        self._in_use.pop(get_ident(), None)
+        if self._forking:
+            with self._changed:
                 self._changed.notify_all()
+
+    def _wait_for_fork(self) -> None:
+        me = get_ident()
+        with self._changed:
+            while self._forking:
+                self._in_use.pop(me, None)
+                self._changed.notify_all()
+                self._changed.wait()
+                self._in_use[me] = None
 
     def _open(self) -> sqlite3.Connection:
         with _creating:
@@ -144,7 +170,7 @@ class SqlitePool:
     def _after_fork(self) -> None:
         self._changed = Condition(Lock())
         self._forking = False
-        self._in_use = 0
+        self._in_use: dict[int, None] = {}  # idents of threads
 
     after_fork_in_child = _after_fork
 
