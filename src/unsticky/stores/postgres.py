@@ -22,6 +22,7 @@ from .postgres_loops import AsyncPostgresPool
 from .postgres_pool import PostgresPool
 from .postgres_sql import Statements, Steps, Table
 from .postgres_url import PostgresTarget, postgres_target
+from .postgres_values import readable
 from .postgres_wire import Row
 
 T = TypeVar("T")
@@ -76,7 +77,7 @@ class PostgresStore:
     def scan(self, batch: int = 500) -> Iterator[list[tuple[str, Record]]]:
         after = b""
         while rows := self._page(after, batch):
-            if found := sql.readable(rows):
+            if found := readable(rows):
                 yield found
             after = rows[-1][0] or b""
 

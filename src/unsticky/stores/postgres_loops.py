@@ -79,7 +79,7 @@ class _Drive(Generic[T]):
         self._alarm.cancel()
         wanted = not self.future.done()  # else its caller was cancelled
         self._ended(result, error, wanted)
-        if not wanted:
+        if not wanted or self._loop.is_closed():
             return
         if error is None:
             self.future.set_result(result)

@@ -118,7 +118,8 @@ class PostgresPool:
             return
         now = connection.since = SystemClock.monotonic()
         self._idle.append(connection)
-        if self._idle[0].since < now - IDLE_SECONDS:
+        oldest = self._idle[:1]  # empty, if other threads have just taken all
+        if oldest and oldest[0].since < now - IDLE_SECONDS:
             self._prune(now - IDLE_SECONDS)
 
     def _prune(self, oldest: float) -> None:

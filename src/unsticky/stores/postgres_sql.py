@@ -3,26 +3,19 @@
 A session is one row, its fields one jsonb object of base64 values. A change is one UPDATE whose conditions and new
 values speak of that row alone: when it had to wait for another transaction, PostgreSQL evaluates all of them again for
 the row as it is then (READ COMMITTED), so it is atomic without a transaction of ours, and there is none.
-
-Names, keys and owners are kept as printable ASCII, other bytes of their UTF-8 as `%XX`: jsonb and text can't hold a
-NUL, and a database in another encoding can't hold all of Unicode. The prefix of a name stays the prefix.
 """
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Callable, Generator, Iterable, Mapping
-from functools import lru_cache
+from collections.abc import Callable, Generator
 from hashlib import sha256
 from typing import TypeVar
-from urllib.parse import quote, unquote
 
-import msgspec
-
-from ..errors import DamagedRecord, StoreError
+from ..errors import StoreError
 from ..session.store import Applied, Change, Record
 from .merge import merge
 from .postgres_url import PostgresTarget
+from .postgres_values import array_of, object_of, pack_float, pack_int, record_of, text_of
 from .postgres_wire import Query, RefusedError, Row, Script, Statement
 
 T = TypeVar("T")
@@ -30,15 +23,10 @@ Steps = Generator[Query | Script, list[Row], T]
 
 VERSION = 1
 PURGED_AT_ONCE = 200  # rows: a statement's deadline holds for each batch
-_COMMENT = "unsticky sessions, schema "
+_COMMENT = "unsticky sessions, schema"
 _LOCK = int.from_bytes(b"unsticky", "big")  # of all who make the table at the same time
 _CHANGED = ("42P01", "42703", "3F000")  # the table, one of its columns, or its schema is not there (any more)
 _FORBIDDEN = ("42501", "3F000")  # no right, or no schema that would be ours
-
-_SAFE = "".join(chr(code) for code in range(32, 127) if chr(code) != "%")
-_float, _int = struct.Struct(">d"), struct.Struct(">q")
-_encode = msgspec.json.Encoder().encode  # bytes become base64
-_decode = msgspec.json.Decoder(dict[str, bytes]).decode
 
 # One transaction, for which others who want the same wait. EXTERNAL: compressing base64 gains little, and costs a write
 # of 100 kB six times its time. A new `expires` within the same minute changes no index (HOT), if the page has room.
@@ -108,22 +96,22 @@ class Statements:
         return Statement(b"unsticky_" + sha256(text).hexdigest()[:16].encode(), text, formats, repeatable)
 
     def load(self, key: str) -> Query:
-        return Query(self._load, (_text(key),))
+        return Query(self._load, (text_of(key),))
 
     def create(self, key: str, record: Record, now: float) -> Query:
-        times = (_float.pack(record.created), _float.pack(record.touched), _float.pack(record.expires))
-        owner = _text(record.owner) if record.owner else None
-        row = (_text(key), _object(record.fields), *times, owner, _int.pack(record.generation))
-        return Query(self._create, (*row, _float.pack(now)))
+        times = (pack_float(record.created), pack_float(record.touched), pack_float(record.expires))
+        owner = text_of(record.owner) if record.owner else None
+        row = (text_of(key), object_of(record.fields), *times, owner, pack_int(record.generation))
+        return Query(self._create, (*row, pack_float(now)))
 
     def delete(self, key: str) -> Query:
-        return Query(self._delete, (_text(key),))
+        return Query(self._delete, (text_of(key),))
 
     def purge(self, now: float, limit: int) -> Query:
-        return Query(self._purge, (_float.pack(now), _int.pack(limit)))
+        return Query(self._purge, (pack_float(now), pack_int(limit)))
 
     def scan(self, after: bytes, now: float, batch: int) -> Query:
-        return Query(self._scan, (after, _float.pack(now), _int.pack(batch)))
+        return Query(self._scan, (after, pack_float(now), pack_int(batch)))
 
     def version(self) -> Query:
         return Query(self._version, (self.table.encode(),))
@@ -133,15 +121,15 @@ class Statements:
         drops, only = _drops(change), may_empty(change)
         shape = (bool(drops) or only, bool(change.put), bool(change.expect), only)
         values = [*_guard(key, change, now), *_touch(change)]
-        values += [_array(drops)] if shape[0] else []
-        values += [_object(change.put)] if change.put else []
+        values += [array_of(drops)] if shape[0] else []
+        values += [object_of(change.put)] if change.put else []
         values += _expected(change)
-        values += [_text(change.delete_if_only or "")] if only else []
+        values += [text_of(change.delete_if_only or "")] if only else []
         return Query(self._updates.get(shape) or self._make_update(shape), values)
 
     def empty(self, key: str, change: Change, now: float) -> Query:
         """The other case: delete the row, if nothing else is left."""
-        values = [*_guard(key, change, now), _array(_drops(change)), _text(change.delete_if_only or "")]
+        values = [*_guard(key, change, now), array_of(_drops(change)), text_of(change.delete_if_only or "")]
         expect = _EXPECT.format(6, 7) if change.expect else ""
         sql = f"DELETE FROM {{table}} {_GUARD} AND NOT {_OTHERS.format(4, 5)}{expect} RETURNING key"
         formats = (_T, _B, _B, _T, _T) + (_T, _T) * bool(change.expect)
@@ -167,7 +155,7 @@ class Statements:
 
     def create_table(self) -> Script:
         schema = _CREATE_SCHEMA.format(self._schema) if self._schema else ""
-        index, comment = f'"{self._name}_expires"', f"{_COMMENT}{VERSION}"
+        index, comment = f'"{self._name}_expires"', f"{_COMMENT} {VERSION}"
         sql = _CREATE_TABLE.format(lock=_LOCK, schema=schema, table=self.table, index=index, comment=comment)
         return Script(sql.encode())
 
@@ -198,7 +186,7 @@ class Table:
 
 def load(statements: Statements, key: str, now: float) -> Steps[Record | None]:
     rows = yield statements.load(key)
-    record = _record(_only(rows, key)) if rows else None
+    record = record_of(_only(rows, key)) if rows else None
     return record if record is not None and record.expires > now else None
 
 
@@ -221,7 +209,7 @@ def update(statements: Statements, key: str, change: Change, now: float) -> Step
         if not empties and not change.expect:
             return Applied.GONE
         rows = yield statements.load(key)
-        applied, _ = merge(_record(_only(rows, key)) if rows else None, change, now)
+        applied, _ = merge(record_of(_only(rows, key)) if rows else None, change, now)
         if applied in (Applied.GONE, Applied.CONFLICT):
             return applied
         # It would do now: others came between. Again, until the deadline of the verb.
@@ -256,7 +244,7 @@ def _is_there(statements: Statements) -> Steps[bool]:
     if version is None:
         raise StoreError(
             f"PostgreSQL store: the table {statements.table} says no version of its schema. If it is unsticky's: "
-            f"COMMENT ON TABLE {statements.table} IS '{_COMMENT}{VERSION}'"
+            f"COMMENT ON TABLE {statements.table} IS '{_COMMENT} {VERSION}'"
         )
     if version > VERSION:
         raise StoreError(
@@ -266,7 +254,7 @@ def _is_there(statements: Statements) -> Steps[bool]:
     return True
 
 
-# Values -----------------------------------------------------------------------------------------------------------
+# Parameters and replies -----------------------------------------------------------------------------------------
 
 
 def may_empty(change: Change) -> bool:
@@ -275,42 +263,20 @@ def may_empty(change: Change) -> bool:
     return prefix is not None and all(name.startswith(prefix) for name in change.put)
 
 
-@lru_cache(4096)
-def _quoted(name: str) -> str:
-    return quote(name, safe=_SAFE)
-
-
-def _quote(name: str) -> str:
-    return name if name.isascii() and name.isprintable() and "%" not in name else _quoted(name)
-
-
-def _text(text: str) -> bytes:
-    return _quote(text).encode()
-
-
-def _object(fields: Mapping[str, bytes]) -> bytes:
-    return _encode({_quote(name): value for name, value in fields.items()})
-
-
-def _array(names: Iterable[str]) -> bytes:
-    """An array literal. Of printable ASCII it escapes what JSON does."""
-    return b"{%b}" % _encode([_quote(name) for name in names])[1:-1]
-
-
 def _drops(change: Change) -> list[str]:
     return [name for name in change.drop if name not in change.put]
 
 
 def _guard(key: str, change: Change, now: float) -> tuple[bytes, ...]:
-    return _text(key), _int.pack(change.generation), _float.pack(now)
+    return text_of(key), pack_int(change.generation), pack_float(now)
 
 
 def _touch(change: Change) -> tuple[bytes | None, ...]:
     return (
-        None if change.touched is None else _float.pack(change.touched),
-        None if change.expires is None else _float.pack(change.expires),
-        None if change.owner is None else _text(change.owner),
-        _int.pack(change.raise_generation),
+        None if change.touched is None else pack_float(change.touched),
+        None if change.expires is None else pack_float(change.expires),
+        None if change.owner is None else text_of(change.owner),
+        pack_int(change.raise_generation),
     )
 
 
@@ -318,12 +284,12 @@ def _expected(change: Change) -> list[bytes | None]:
     if not change.expect:
         return []
     present = {name: value for name, value in change.expect.items() if value is not None}
-    return [_object(present), _array(name for name, value in change.expect.items() if value is None)]
+    return [object_of(present), array_of(name for name, value in change.expect.items() if value is None)]
 
 
 def _only(rows: list[Row], key: str) -> Row:
     """The row, if it is the one of `key`."""
-    if len(rows) != 1 or rows[0][0] != _text(key):
+    if len(rows) != 1 or rows[0][0] != text_of(key):
         raise StoreError("PostgreSQL store: a reply for another session was refused")
     return rows[0]
 
@@ -332,42 +298,6 @@ def _done(rows: list[Row], key: str) -> bool:
     return bool(rows) and bool(_only(rows, key))
 
 
-def _record(row: Row) -> Record:
-    """Raises DamagedRecord."""
-    _, fields, created, touched, expires, owner, generation = row
-    try:
-        if fields is None or fields[:1] != b"\1":  # the version of jsonb's binary form
-            raise ValueError
-        return Record(
-            fields=_fields(fields),
-            created=_float.unpack(created or b"")[0],
-            touched=_float.unpack(touched or b"")[0],
-            expires=_float.unpack(expires or b"")[0],
-            owner=None if owner is None else unquote(owner.decode("ascii"), errors="strict"),
-            generation=_int.unpack(generation or b"")[0],
-        )
-    except (ValueError, msgspec.MsgspecError, struct.error):
-        raise DamagedRecord("PostgreSQL store: a record is damaged") from None
-
-
-def _fields(jsonb: bytes) -> dict[str, bytes]:
-    fields = _decode(memoryview(jsonb)[1:])
-    if b"%" not in jsonb:  # base64 has none
-        return fields
-    return {unquote(name, errors="strict"): value for name, value in fields.items()}
-
-
-def readable(rows: list[Row]) -> list[tuple[str, Record]]:
-    """Keys and records of a scan's batch, without what can't be read."""
-    found = []
-    for row in rows:
-        try:
-            found.append((unquote((row[0] or b"").decode("ascii"), errors="strict"), _record(row)))
-        except (ValueError, DamagedRecord):
-            continue
-    return found
-
-
 def _version(comment: bytes | None) -> int | None:
-    text = (comment or b"").decode("utf-8", "replace").removeprefix(_COMMENT)
-    return int(text) if comment and text.isascii() and text.isdigit() else None
+    prefix, _, number = (comment or b"").decode("utf-8", "replace").rpartition(" ")
+    return int(number) if prefix == _COMMENT and number.isascii() and number.isdigit() else None
