@@ -23,8 +23,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from support.history_check import Finding, Op, check
-from support.history_clients import Browser, Client
+from support.history_clients import CHOICES, Browser, Client
 from support.history_faults import Faults, Server, running_replicas
+from support.memcached import running as running_memcached
 from support.postgres import running as running_postgres
 from support.replicas import free_port
 from support.valkey import running as running_valkey
@@ -49,6 +50,15 @@ class Ran:
         return f"{len(self.history)} requests {dict(outcomes)}, {sessions} sessions, {dict(done)}, faults {dict(hurt)}"
 
 
+@dataclass(frozen=True, slots=True)
+class Backing:
+    """A store to check: how its server is started, and what it can't do."""
+
+    serve: Callable[[Path], AbstractContextManager[Server | None]]
+    durable: bool = True  # what was acknowledged survives a kill of the server
+    owners: bool = True
+
+
 @contextmanager
 def valkey_server(folder: Path) -> Iterator[Server]:
     """Valkey that writes every command to its disk before it answers: a crash loses nothing acknowledged."""
@@ -56,36 +66,31 @@ def valkey_server(folder: Path) -> Iterator[Server]:
         yield server
 
 
-def postgres_server(folder: Path) -> AbstractContextManager[Server]:
-    """What a killed PostgreSQL has acknowledged is in the kernel's cache, and survives it."""
-    return running_postgres()
-
-
-def sqlite_file(folder: Path) -> AbstractContextManager[None]:
-    return nullcontext()
-
-
-STORES: dict[str, Callable[[Path], AbstractContextManager[Server | None]]] = {
-    "sqlite": sqlite_file,
-    "valkey": valkey_server,
-    "postgres": postgres_server,
+# What a killed PostgreSQL has acknowledged is in the kernel's cache, and survives it. Memcached is only paused.
+STORES: dict[str, Backing] = {
+    "sqlite": Backing(lambda folder: nullcontext()),
+    "valkey": Backing(valkey_server),
+    "postgres": Backing(lambda folder: running_postgres()),
+    "memcached": Backing(lambda folder: running_memcached(), durable=False, owners=False),
 }
 
 
 def run(store: str, seconds: float, seed: str, progress: Callable[[str], None] = lambda text: None) -> Ran:
     """One run over one store."""
     stop = threading.Event()
-    with tempfile.TemporaryDirectory() as name, STORES[store](Path(name)) as server:
+    backing = STORES[store]
+    choices = {choice: weight for choice, weight in CHOICES.items() if backing.owners or choice != "owner"}
+    with tempfile.TemporaryDirectory() as name, backing.serve(Path(name)) as server:
         url = f"sqlite:///{name}/sessions.db" if server is None else server.url
         with running_replicas(KINDS, url, Path(name)) as replicas:
             targets = [replica.target for replica in replicas]
             browsers = [Browser(f"b{number}") for number in range(BROWSERS)]
             clients = [
-                Client(f"own{number}", browser, targets, f"{seed} {browser.name} {number}", stop)
+                Client(f"own{number}", browser, targets, f"{seed} {browser.name} {number}", stop, choices)
                 for browser in browsers
                 for number in range(THREADS)
             ]
-            faults = Faults(replicas, server, f"{seed} faults", stop)
+            faults = Faults(replicas, server, f"{seed} faults", stop, kills_server=backing.durable)
             _drive([*clients, faults], stop, seconds, lambda left: progress(_line(store, clients, faults, left)))
     history = sorted((op for client in clients for op in client.history), key=lambda op: op.start)
     return Ran(history, check(history), faults.log)

@@ -8,7 +8,7 @@ import json
 import random
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from http.cookies import SimpleCookie
 from typing import Any
@@ -84,13 +84,20 @@ class Client(threading.Thread):
     """One thread that acts on one browser, over all replicas."""
 
     def __init__(
-        self, name: str, browser: Browser, targets: Sequence[Target], seed: str, stop: threading.Event
+        self,
+        name: str,
+        browser: Browser,
+        targets: Sequence[Target],
+        seed: str,
+        stop: threading.Event,
+        choices: Mapping[str, int] = CHOICES,
     ) -> None:
         super().__init__(name=name, daemon=True)
         self.browser = browser
         self.targets = targets
         self.random = random.Random(seed)
         self.stopped = stop
+        self.choices = choices
         self.history: list[Op] = []
         self.failure: BaseException | None = None
 
@@ -120,7 +127,7 @@ class Client(threading.Thread):
             self._act("clear" if tired else self._choice(), session, token)
 
     def _choice(self) -> str:
-        return self.random.choices(list(CHOICES), list(CHOICES.values()))[0]
+        return self.random.choices(list(self.choices), list(self.choices.values()))[0]
 
     def _begin(self, session: str) -> None:
         writes = {IDENTITY: session, **self._values(session, "shared0", self.name)}

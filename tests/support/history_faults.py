@@ -86,19 +86,28 @@ class Replica:
 class Faults(threading.Thread):
     """Harms one thing at a time, and mends it. `log` says what was done and when."""
 
-    def __init__(self, replicas: Sequence[Replica], server: Server | None, seed: str, stop: threading.Event) -> None:
+    def __init__(
+        self,
+        replicas: Sequence[Replica],
+        server: Server | None,
+        seed: str,
+        stop: threading.Event,
+        *,
+        kills_server: bool = True,
+    ) -> None:
         super().__init__(name="faults", daemon=True)
         self.replicas = replicas
         self.server = server
         self.random = random.Random(seed)
         self.stopped = stop
+        self.kills_server = kills_server
         self.log: list[tuple[float, str]] = []
         self.failure: BaseException | None = None
 
     def run(self) -> None:
         faults: list[Callable[[], None]] = [self._kill_replica, self._pause_replica, self._pause_replica]
         if self.server is not None:
-            faults += [self._kill_server, self._pause_server]
+            faults += [self._pause_server, *([self._kill_server] if self.kills_server else [])]
         try:
             while not self.stopped.wait(self.random.uniform(0.2, 1.2)):
                 self.random.choice(faults)()
