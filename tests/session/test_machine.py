@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
 from session.visits import Browser
+from unsticky.errors import SessionConflict
 from unsticky.scalars import Duration, StoreURL
 from unsticky.session.options import SessionOptions
 from unsticky.session.session import Session
@@ -82,11 +83,14 @@ class Machine(RuleBasedStateMachine):
             request.put.pop(key, None)
             request.drop.add(key)
 
+    def written_by(self, request: Open) -> tuple[dict[str, Any], set[str]]:
+        wrote = {key: value for key, value in request.put.items() if not same(request.loaded.get(key, ...), value)}
+        return wrote, request.drop & request.loaded.keys()
+
     @rule(request=consumes(requests))
     def leave(self, request: Open) -> None:
         """Only what really differs from what it loaded is written; it is gone if the session ended meanwhile."""
-        wrote = {key: value for key, value in request.put.items() if not same(request.loaded.get(key, ...), value)}
-        dropped = request.drop & request.loaded.keys()
+        wrote, dropped = self.written_by(request)
         before = self.browser.token
         self.browser.leave(request.session)
         if request.era != self.era:
@@ -95,6 +99,33 @@ class Machine(RuleBasedStateMachine):
         self.model = {key: value for key, value in (self.model | wrote).items() if key not in dropped}
         if not self.model:
             self.restart()
+
+    @rule(key=keys)
+    def transact(self, key: str) -> None:
+        """A count in a request of its own, between those that are open."""
+        with self.browser.visit() as session:
+            for draft in session.transaction():
+                before = draft.get(key)
+                draft[key] = before + 1 if type(before) is int else 0
+        before = self.model.get(key)
+        self.model[key] = before + 1 if type(before) is int else 0
+
+    @rule(request=requests, key=keys)
+    def transact_inside(self, request: Open, key: str) -> None:
+        """In an open request: what it has changed so far is written first, and the count is of what is stored."""
+        wrote, dropped = self.written_by(request)
+        try:
+            for draft in request.session.transaction():
+                draft[key] = [draft.get(key)]
+        except SessionConflict:
+            assert request.era != self.era
+            return
+        if request.era != self.era:
+            return  # it was ended; the transaction wrote into nothing
+        self.model = {name: value for name, value in (self.model | wrote).items() if name not in dropped}
+        self.model[key] = [self.model.get(key)]
+        request.loaded = copy.deepcopy(request.session)
+        request.put, request.drop = {}, set()
 
     @rule(strict=st.booleans())
     def rotate(self, strict: bool) -> None:

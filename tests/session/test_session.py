@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-from dataclasses import replace
 from itertools import count
 from typing import Any
 from uuid import UUID
@@ -14,8 +13,9 @@ import pytest
 from session.visits import Browser
 from support.counting import CountingStore
 from support.waiting import eventually
-from unsticky.errors import SessionHeadersSent, SessionUnavailable, SessionValueError
+from unsticky.errors import DamagedRecord, SessionHeadersSent, SessionUnavailable, SessionValueError
 from unsticky.scalars import Duration, StoreURL
+from unsticky.session.breaker import Breaker
 from unsticky.session.commit import Cookie
 from unsticky.session.options import SessionOptions
 from unsticky.session.session import Session
@@ -629,3 +629,174 @@ def test_two_sessions_compare_by_what_is_in_them(browser: Browser) -> None:
     with browser.visit() as session:
         session["a"] = 1
     assert browser.arrive() == browser.arrive()
+
+
+def test_a_write_within_the_touch_interval_moves_no_clock(
+    browser: Browser, sessions: Sessions, clock: FakeClock
+) -> None:
+    """The touch lags behind as a reader's does; the session lives its idle timeout all the same."""
+    with browser.visit() as session:
+        session["a"] = 1
+    begun = clock.time()
+    clock.advance(59)
+    with browser.visit() as session:
+        session["a"] = 2
+    assert browser.token is not None
+    record = sessions.access.store.load(browser.token.key)
+    assert record is not None
+    assert record.touched == begun
+    clock.advance(1000)
+    assert dict(browser.arrive()) == {"a": 2}
+
+
+def test_renewal_gives_another_token_in_time(clock: FakeClock) -> None:
+    """A token older than the timeout is replaced by a request that uses it; those in flight are served on."""
+    browser = Browser(make(clock, renewal_timeout=Duration(300)))
+    with browser.visit() as session:
+        session["a"] = 1
+    tokens = [browser.token]
+    for _ in range(6):
+        clock.advance(100)
+        with browser.visit() as session:
+            assert session["a"] == 1
+        if browser.token != tokens[-1]:
+            tokens.append(browser.token)
+    assert len(tokens) == 3
+    with Browser(browser.sessions, tokens[1]).visit() as session:
+        assert session["a"] == 1
+    clock.advance(11)
+    with Browser(browser.sessions, tokens[1]).visit() as session:
+        assert dict(session) == {}
+
+
+def test_sizes_are_limited(clock: FakeClock) -> None:
+    """Per key and per session; what was there stays, and the message names place, size and setting."""
+    browser = Browser(make(clock, maximum_value_size=1000, maximum_session_size=1500))
+    with browser.visit() as session:
+        session["a"] = "x" * 900
+    session = browser.arrive()
+    session["b"] = "x" * 1000
+    with pytest.raises(SessionValueError, match=r"session\['b'\]: takes 1,003 bytes; a key may take 1,000 "):
+        browser.leave(session)
+    session = browser.arrive()
+    session["b"] = "x" * 900
+    with pytest.raises(SessionValueError, match=r"session: takes 1,808 bytes; it may take 1,500 .*session_size"):
+        browser.leave(session)
+    with browser.visit() as session:
+        assert dict(session) == {"a": "x" * 900}
+        session["a"] = ""
+        session["b"] = "x" * 900
+
+
+def test_save_and_reload(browser: Browser) -> None:
+    """Saved at once, for others to see; the client is told with the response."""
+    session = browser.arrive()
+    session["a"] = 1
+    session.save()
+    assert session.id is not None
+    assert browser.sessions.find(session.id) is not None
+    session["b"] = 2
+    session.reload()
+    assert dict(session) == {"a": 1}
+    browser.leave(session)
+    assert browser.token is not None
+    slow = browser.arrive()
+    assert dict(slow) == {"a": 1}
+    with browser.visit() as session:
+        session["a"] = 3
+        session.rotate()
+    slow.reload()
+    assert dict(slow) == {"a": 3}
+    with browser.visit() as session:
+        session.clear()
+        session.save()
+    assert browser.last.cookie is Cookie.DELETE
+    slow.reload()
+    assert dict(slow) == {}
+    slow["late"] = 1
+    assert isinstance(browser.sessions.commit(slow).cookie, Token)
+
+
+def test_a_saved_rotation_is_told_once(browser: Browser) -> None:
+    """The newest token counts, however often the session is saved."""
+    with browser.visit() as session:
+        session["a"] = 1
+    session = browser.arrive()
+    session.rotate()
+    session.save()
+    session["b"] = 1
+    session.save()
+    browser.leave(session)
+    assert isinstance(browser.last.cookie, Token)
+    with browser.visit() as session:
+        assert dict(session) == {"a": 1, "b": 1}
+
+
+def test_a_damaged_record_is_no_session(browser: Browser, sessions: Sessions, caplog: pytest.LogCaptureFixture) -> None:
+    """Nobody could read it, now or later: its client begins anew, and the log says so."""
+    with browser.visit() as session:
+        session["a"] = 1
+    load = sessions.access.store.load
+
+    def damaged(key: str) -> Any:
+        raise DamagedRecord("a record is damaged")
+
+    sessions.access.store.load = damaged
+    with browser.visit() as session:
+        assert dict(session) == {}
+        assert session.new
+        session["b"] = 1
+    assert "can't be read" in caplog.text
+    sessions.access.store.load = load
+    with browser.visit() as session:
+        assert dict(session) == {"b": 1}
+
+
+def test_with_read_only_outages_a_session_is_empty_and_refuses_writes(clock: FakeClock) -> None:
+    """Pages that only show who is logged in go on; no cookie is touched, and no write is promised."""
+    browser = Browser(make(clock, on_outage="read_only"))
+    with browser.visit() as session:
+        session["a"] = 1
+    store = browser.sessions.access.store
+    store.away = True
+    with browser.visit() as session:
+        assert session.available is False
+        assert session.get("a") is None
+        for write in (lambda s: s.update(b=1), lambda s: s.clear(), lambda s: s.setdefault("c", 1)):
+            with pytest.raises(SessionUnavailable):
+                write(session)
+        with pytest.raises(SessionUnavailable):
+            session.owner = "u"
+    assert browser.last.cookie is Cookie.KEEP
+    store.away = False
+    with browser.visit() as session:
+        assert session.available
+        assert dict(session) == {"a": 1}
+
+
+def test_the_breaker_spares_a_store_that_fails(clock: FakeClock) -> None:
+    """After five failures it is not asked for a second; then one request tries."""
+    sessions = make(clock)
+    sessions.access._breaker = Breaker(5, 1.0)
+    browser, store = Browser(sessions), sessions.access.store
+    with browser.visit() as session:
+        session["a"] = 1
+    store.away = True
+    store.calls.clear()
+
+    def use() -> None:
+        with pytest.raises(SessionUnavailable):
+            browser.arrive().get("a")
+
+    for _ in range(20):
+        use()
+    assert store.calls == ["load"] * 5
+    clock.advance(1)
+    use()
+    use()
+    assert store.calls == ["load"] * 6
+    store.away = False
+    clock.advance(1)
+    for _ in range(3):
+        assert browser.arrive()["a"] == 1
+    assert store.calls == ["load"] * 9
