@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from base64 import urlsafe_b64encode
+from collections import Counter
 from dataclasses import replace
 from hashlib import sha256
 from uuid import uuid4
@@ -18,7 +19,8 @@ from unsticky.clock import SystemClock
 from unsticky.errors import DamagedRecord, StoreError
 from unsticky.session.store import Applied, Change
 from unsticky.stores import open_async_store, open_store
-from unsticky.stores.memcached import exptime, item_key
+from unsticky.stores.memcached import exptime, item_key, server_of
+from unsticky.stores.memcached_url import memcached_hosts
 from unsticky.testing import FakeClock
 
 CLOCK = FakeClock()
@@ -230,6 +232,24 @@ def test_it_may_evict() -> None:
     """Both stores say so: lists of an owner's sessions are not trusted to them."""
     for opened in (open_store, open_async_store):
         assert opened("memcached://", clock=CLOCK, timeout=1.0).may_evict is True  # type: ignore[union-attr]
+
+
+def test_where_a_key_is_stays_the_same() -> None:
+    """In every release: replicas of two versions must look in the same place during a deploy."""
+    hosts = {host: str(host) for host in memcached_hosts("memcached://a,b:11212,[::1]")}
+    assert "".join(server_of(hosts, f"v1:{n}")[0] for n in range(12)) == "[[b[[bbaa[[b"
+
+
+def test_a_new_server_takes_its_share_from_all() -> None:
+    """A key stays where it was, or goes to the new server."""
+    three = {host: host for host in memcached_hosts("memcached://a,b,c")}
+    four = {host: host for host in memcached_hosts("memcached://d,c,b,a")}
+    keys = [f"v1:{n}" for n in range(2000)]
+    moved = [(server_of(three, key), server_of(four, key)) for key in keys]
+    moved = [(old, new) for old, new in moved if old != new]
+    assert {new.host for _, new in moved} == {"d"}
+    assert 400 < len(moved) < 600
+    assert min(Counter(old for old, _ in moved).values()) > 100
 
 
 @KINDS

@@ -30,6 +30,7 @@ NONSENSE = [
     b"VALUE k 0\r\na\r\nEND\r\n",
     b"VALUE \r\n",
     b"VALUE k 0 1 1\r\nabc\r\nEND\r\n",
+    b"VALUE k 0 1 1\r\nabcEND\r\n",
     b"VALUE k 0 1 1\r\na\r\nEND\r\nEND\r\n",
     b"VALUE k 0 1 1\r\na\r\nVALUE l 0 1 1\r\nb\r\nEND\r\n",
 ]
@@ -85,6 +86,7 @@ class Memcached:
     def paused(self) -> Iterator[None]:
         """Stopped: it accepts connections, as the kernel does, and answers nothing."""
         self._process.send_signal(signal.SIGSTOP)
+        os.waitpid(self._process.pid, os.WUNTRACED)  # until all of its threads stand still
         try:
             yield
         finally:

@@ -90,7 +90,7 @@ class MemcachedStore:
             server.close()
 
     def _talk(self, key: str, talk: Talk[T]) -> T:
-        return _server(self._servers, key).talk(talk)
+        return server_of(self._servers, key).talk(talk)
 
 
 class AsyncMemcachedStore:
@@ -120,7 +120,7 @@ class AsyncMemcachedStore:
             server.close()
 
     async def _talk(self, key: str, talk: Talk[T]) -> T:
-        return await _server(self._servers, key).talk_async(talk)
+        return await server_of(self._servers, key).talk_async(talk)
 
 
 def _load(key: str, clock: Clock) -> Talk[Record | None]:
@@ -229,7 +229,7 @@ def item_key(key: str) -> bytes:
     return b"unsticky#" + urlsafe_b64encode(sha256(key.encode()).digest())
 
 
-def _server(servers: Mapping[HostPort, Server], key: str) -> Server:
+def server_of(servers: Mapping[HostPort, T], key: str) -> T:
     """Rendezvous hashing: the same for every order of the hosts, and a new host takes keys from all alike."""
     if len(servers) == 1:
         return next(iter(servers.values()))

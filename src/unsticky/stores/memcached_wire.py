@@ -101,7 +101,7 @@ class ReplyReader:
         missing = end + len(b"\r\nEND\r\n") - len(self._data)
         if missing > 0:
             return None
-        if missing < 0 or self._data[end:] != b"\r\nEND\r\n":
+        if self._data[end:] != b"\r\nEND\r\n":
             raise nonsense()
         return Reply("VALUE", bytes(self._data[start:end]), seen)
 
