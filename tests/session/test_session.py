@@ -340,6 +340,28 @@ def test_strict_rotation_ends_the_old_token_and_late_writes(browser: Browser) ->
         assert dict(session) == {"a": 1}
 
 
+def test_a_strict_rotation_ends_one_that_ran_beside_it(browser: Browser, clock: FakeClock) -> None:
+    """The strict one loaded before the other committed, so it never saw that token, which must be worth nothing.
+
+    Found by tests/history.py.
+    """
+    with browser.visit() as session:
+        session["a"] = 1
+    graceful, strict = Browser(browser.sessions, browser.token), browser
+    first, second = strict.arrive(), graceful.arrive()
+    assert first["a"] == second["a"] == 1
+    second.rotate()
+    graceful.leave(second)
+    first.rotate(strict=True)
+    strict.leave(first)
+    for _ in range(2):
+        with graceful.visit() as session:
+            assert dict(session) == {}
+        with strict.visit() as session:
+            assert session["a"] == 1
+        clock.advance(5)
+
+
 def test_a_double_clicked_login_leaves_both_good_until_one_is_used(browser: Browser, clock: FakeClock) -> None:
     """Whichever cookie the client kept works; the other ends after the grace."""
     with browser.visit() as session:

@@ -139,7 +139,7 @@ def _begin(session: Session, binding: Binding) -> Steps[Committed]:
         return UNUSED if old is None else Committed(Cookie.DELETE, took_over=True)
     token, record, fields = yield from _created(session, binding)
     rebase(session, binding, token, record, fields)
-    yield from end_oldest(record.owner, token.key, binding.terms)
+    yield from end_oldest(record.owner, binding.terms)
     return Committed(token, token, took_over=old is not None)
 
 
@@ -152,7 +152,7 @@ def _created(session: Session, binding: Binding) -> Steps[tuple[Token, Record, M
         if owner:
             yield from register(owner, token.key, now, binding.terms)
         record = Record(
-            fields=stored(binding, token.key, fields) | new_proof(token, now) | _device(binding, token.key),
+            fields=stored(binding, token.key, fields) | new_proof(token, now, 0) | _device(binding, token.key),
             created=now,
             touched=now,
             expires=binding.terms.lifetime.expires(now, now),
@@ -194,7 +194,7 @@ def _update(session: Session, binding: Binding) -> Steps[Committed]:
     rotated, strict = _rotation(binding, record, token, now)
     put: dict[str, bytes] = {}
     if binding.joining:
-        put = new_proof(token, now)
+        put = new_proof(token, now, record.generation)
     elif rotated is not None or (binding.plural and has_other_proofs(record)):
         put, drop_proofs = proof_changes(record, token, lifetime, now, rotated=rotated, strict=strict)
         drop |= drop_proofs
@@ -264,7 +264,7 @@ def _keep_account(binding: Binding, record: Record, change: Change, now: float) 
     if change.owner is not None and record.owner and record.owner != change.owner:
         yield from forget(record.owner, key)
     if change.owner:
-        yield from end_oldest(change.owner, key, binding.terms)
+        yield from end_oldest(change.owner, binding.terms)
     elif record.owner and change.touched is not None:
         yield from refresh(record, key, now, binding.terms)
 

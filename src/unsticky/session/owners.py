@@ -76,11 +76,12 @@ def _entered(record: Record, key: str, gone: frozenset[str], now: float, terms: 
     )
 
 
-def end_oldest(owner: str | None, key: str, terms: Terms) -> Steps[None]:
+def end_oldest(owner: str | None, terms: Terms) -> Steps[None]:
     """After a login: end the owner's oldest sessions beyond the limit.
 
     Each login looks after its own session is written, and all order them alike. So whoever looks last sees them all,
-    and nobody ends one of the newest: as many remain as are allowed, however many log in at once.
+    and nobody ends one of the newest: as many remain as are allowed, however many log in at once. (So a login among
+    those may end itself.)
     """
     if not owner or terms.maximum_sessions is None or terms.at_limit == "refuse":
         return
@@ -92,9 +93,8 @@ def end_oldest(owner: str | None, key: str, terms: Terms) -> Steps[None]:
         if (yield from _is_of(owner, name, None, terms)) is not None:
             alive.append(name)
     for name in alive[: -terms.maximum_sessions]:
-        if name != key:
-            yield Delete(name)
-            gone.add(name)
+        yield Delete(name)
+        gone.add(name)
     if gone:
         yield Update(ledger_key(owner), Change(generation=record.generation, drop=frozenset(gone)))
 

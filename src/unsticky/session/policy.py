@@ -13,7 +13,10 @@ from .store import Record
 from .token import PROOF, Token
 
 DEFAULT_IDLE_TIMEOUT = 14 * 86400.0  # seconds
-_STANDING = b"="  # how the value of a proof begins that is not on its way out; what follows says since when
+
+# A proof's value is `=SINCE@GENERATION`, or `UNTIL@GENERATION` once it is on its way out. It counts only in a record of
+# its own generation: a rotation that ran beside a strict one, unseen by it, gave out a token that must not stay good.
+_STANDING = b"="
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +61,7 @@ class Lifetime:
         if self.renewal is None:
             return False
         value = record.fields.get(token.proof, b"")
-        return value.startswith(_STANDING) and now - float(value[1:]) >= self.renewal
+        return stands(value) and now - _time(value) >= self.renewal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +108,8 @@ def accepted_proof(record: Record, names: Iterable[str], token: Token, now: floa
     for proof in names:
         if proof.startswith(PROOF) and _same(proof, name):
             value = record.fields[proof]
-            accepted = value if value.startswith(_STANDING) or now < float(value) else None
+            good = _is_of(record.generation, value) and (stands(value) or now < _time(value))
+            accepted = value if good else None
     return accepted
 
 
@@ -119,9 +123,20 @@ def _same(proof: str, name: str) -> bool:
     return proof.isascii() and hmac.compare_digest(proof, name)
 
 
+def _is_of(generation: int, value: bytes) -> bool:
+    return value.endswith(b"@%d" % generation)
+
+
+def _time(value: bytes) -> float:
+    try:
+        return float(value.partition(b"@")[0].removeprefix(_STANDING))
+    except ValueError:
+        return 0.0
+
+
 def is_leaving(record: Record, token: Token) -> bool:
     """Is `token` one that a rotation has replaced, and that is accepted only for requests in flight?"""
-    return not record.fields.get(token.proof, _STANDING).startswith(_STANDING)
+    return not stands(record.fields.get(token.proof, _STANDING))
 
 
 def proof_changes(
@@ -134,18 +149,16 @@ def proof_changes(
     """
     put: dict[str, bytes] = {}
     drop: set[str] = set()
-    own = token.proof
-    leaves = is_leaving(record, token)
+    own, leaves = token.proof, is_leaving(record, token)
     for name, value in _proofs(record).items():
         if name == own and rotated is None:
             continue
-        standing = value.startswith(_STANDING)
-        if strict or (not standing and now >= float(value)):
+        if strict or not _is_of(record.generation, value) or (not stands(value) and now >= _time(value)):
             drop.add(name)
-        elif standing and (name == own or not leaves):
-            put[name] = repr(now + lifetime.rotation_grace).encode()
+        elif stands(value) and (name == own or not leaves):
+            put[name] = b"%r@%d" % (now + lifetime.rotation_grace, record.generation)
     if rotated is not None:
-        put |= new_proof(rotated, now)
+        put |= new_proof(rotated, now, record.generation + strict)
     return put, frozenset(drop)
 
 
@@ -154,9 +167,9 @@ def has_other_proofs(record: Record) -> bool:
     return sum(name.startswith(PROOF) for name in record.fields) > 1
 
 
-def new_proof(token: Token, now: float) -> dict[str, bytes]:
-    """A proof that stands from now on."""
-    return {token.proof: _STANDING + repr(now).encode()}
+def new_proof(token: Token, now: float, generation: int) -> dict[str, bytes]:
+    """A proof that stands from now on, in a record of that generation."""
+    return {token.proof: b"%b%r@%d" % (_STANDING, now, generation)}
 
 
 def _proofs(record: Record) -> Mapping[str, bytes]:
