@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
-from support.redis_load import load, lost
+from support.redis_load import both, load, lost
 from support.stores import Face, face, record
 from support.valkeys import NAME, Server, sentinel_url, watched
 from support.waiting import eventually
@@ -33,13 +33,6 @@ def trio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
 @pytest.fixture
 def key() -> str:
     return f"v1:{uuid4().hex}"
-
-
-@contextmanager
-def both(url: str, timeout: float) -> Iterator[dict[str, Face]]:
-    """A store of each kind, by its name."""
-    with face("sync", url, CLOCK, timeout) as one, face("async", url, CLOCK, timeout) as other:
-        yield {"sync": one, "async": other}
 
 
 def test_a_primary_killed_under_load(tmp_path: Path) -> None:

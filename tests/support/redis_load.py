@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from support.stores import record
+from support.stores import Face, face, record
 from support.waiting import eventually
 from unsticky.clock import SystemClock
 from unsticky.errors import StoreError
@@ -45,7 +45,13 @@ class Load:
     def goes_on(self, more: int = 20) -> None:
         """Wait until every writer has so many more acknowledged."""
         before = [len(log.written) for log in self.logs]
-        eventually(lambda: all(len(log.written) >= n + more for log, n in zip(self.logs, before, strict=True)), 20)
+        try:
+            eventually(lambda: all(len(log.written) >= n + more for log, n in zip(self.logs, before, strict=True)), 20)
+        except AssertionError as error:
+            stuck = [log for log, n in zip(self.logs, before, strict=True) if len(log.written) < n + more]
+            for log in stuck:
+                error.add_note(f"{log.key}: {len(log.written)} written, last errors {log.errors[-3:]}")
+            raise
 
     def _log(self, name: str) -> Log:
         self.logs.append(Log(name))
@@ -136,3 +142,10 @@ def lost(one: Load, url: str) -> list[str]:
         found += [f"{key} rose again" for key in sorted(log.deleted) if store.load(key) is not None]
     store.close()
     return found
+
+
+@contextmanager
+def both(url: str, timeout: float) -> Iterator[dict[str, Face]]:
+    """A store of each kind, by its name."""
+    with face("sync", url, CLOCK, timeout) as one, face("async", url, CLOCK, timeout) as other:
+        yield {"sync": one, "async": other}

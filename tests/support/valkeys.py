@@ -105,13 +105,13 @@ def in_step(primary: Server) -> bool:
 
 
 @contextmanager
-def watched(folder: Path, count: int = 3, extra: str = "") -> Iterator[tuple[Server, Server, list[Server]]]:
+def watched(folder: Path, count: int = 3, down_after: int = 300) -> Iterator[tuple[Server, Server, list[Server]]]:
     """A primary, its replica, and sentinels that have found each other; a failover takes them about two seconds."""
     with ExitStack() as stack:
         primary, replica = stack.enter_context(replicated(folder))
         text = (
             f"sentinel monitor {NAME} 127.0.0.1 {primary.port} {count // 2 + 1}\n"
-            f"sentinel down-after-milliseconds {NAME} 300\nsentinel failover-timeout {NAME} 2000\n{extra}"
+            f"sentinel down-after-milliseconds {NAME} {down_after}\nsentinel failover-timeout {NAME} 2000\n"
         )
         sentinels = []
         for _ in range(count):
@@ -130,3 +130,103 @@ def _knows_all(sentinel: Server, count: int) -> bool:
 
 def sentinel_url(sentinels: list[Server], options: str = "") -> str:
     return f"redis+sentinel://{','.join(one.address for one in sentinels)}/{NAME}/0{options}"
+
+
+_PARTS = ((0, 5460), (5461, 10922), (10923, 16383))
+
+
+class ClusterServer(Server):
+    """One that belongs to a cluster; it knows the others again when it is started again."""
+
+    def __init__(self, folder: Path) -> None:
+        self.bus = free_port()
+        options = ("--cluster-enabled", "yes", "--cluster-port", self.bus, "--cluster-node-timeout", 500)
+        more = ("--cluster-require-full-coverage", "no", "--cluster-replica-validity-factor", 0)
+        super().__init__(folder, *_QUICK, *options, *more)
+
+    @property
+    def id(self) -> str:
+        return str(self.ask("CLUSTER", "MYID").decode())
+
+    def meet(self, other: ClusterServer) -> None:
+        self.ask("CLUSTER", "MEET", "127.0.0.1", other.port, other.bus)
+
+    def state(self) -> str:
+        with self.client() as client:
+            return str(client.execute_command("CLUSTER INFO")["cluster_state"])
+
+    def slots_known(self) -> int:
+        with self.client() as client:
+            return int(client.execute_command("CLUSTER INFO")["cluster_slots_ok"])
+
+
+@contextmanager
+def clustered(folder: Path) -> Iterator[list[ClusterServer]]:
+    """Three primaries that share all slots among them."""
+    with ExitStack() as stack:
+        servers = []
+        for first, last in _PARTS:
+            servers.append(ClusterServer(folder))
+            stack.callback(servers[-1].kill)
+            servers[-1].ask("CLUSTER", "ADDSLOTSRANGE", first, last)
+        for other in servers[1:]:
+            servers[0].meet(other)
+        eventually(lambda: all(one.state() == "ok" and one.slots_known() == 16384 for one in servers), 20)
+        yield servers
+
+
+def add_replica(folder: Path, servers: list[ClusterServer]) -> ClusterServer:
+    """A replica of the first one, known to all, who would vote for it."""
+    replica = ClusterServer(folder)
+    servers[0].meet(replica)
+    eventually(lambda: _became(replica, servers[0]))
+    eventually(lambda: servers[0].ask("WAIT", 1, 50))
+    eventually(lambda: len({_view(one) for one in (*servers, replica)}) == 1, 20)
+    eventually(lambda: replica.ask("CLUSTER", "MYSHARDID") == servers[0].ask("CLUSTER", "MYSHARDID"))
+    return replica
+
+
+def _view(server: ClusterServer) -> frozenset[tuple[str, ...]]:
+    """Who is in the cluster: id, primary, epoch and slots of each. They vote well only once they agree."""
+    with server.client() as client:
+        connection = client.connection_pool.get_connection()  # the driver would parse the reply
+        connection.send_command("CLUSTER", "NODES")
+        lines = bytes(connection.read_response()).decode().splitlines()
+        client.connection_pool.release(connection)
+    rows = [line.split(" ") for line in lines]
+    return frozenset((row[0], row[2].removeprefix("myself,"), row[3], row[6], *row[8:]) for row in rows)
+
+
+def _became(replica: ClusterServer, primary: ClusterServer) -> bool:
+    with suppress(redis.ResponseError):  # it has not heard of its primary yet
+        replica.ask("CLUSTER", "REPLICATE", primary.id)
+        return True
+    return False
+
+
+def move_slot(number: int, source: ClusterServer, target: ClusterServer) -> Iterator[str]:
+    """Move a slot with its keys, as resharding does; yields between the steps: `begun`, `halfway`, `moved`."""
+    target.ask("CLUSTER", "SETSLOT", number, "IMPORTING", source.id)
+    source.ask("CLUSTER", "SETSLOT", number, "MIGRATING", target.id)
+    yield "begun"
+    keys = source.ask("CLUSTER", "GETKEYSINSLOT", number, 1000)
+    for place, key in enumerate(keys):
+        source.ask("MIGRATE", "127.0.0.1", target.port, key, 0, 1000)
+        if place == len(keys) // 2:
+            yield "halfway"
+    while left := source.ask("CLUSTER", "GETKEYSINSLOT", number, 1000):
+        for key in left:
+            source.ask("MIGRATE", "127.0.0.1", target.port, key, 0, 1000)
+    target.ask("CLUSTER", "SETSLOT", number, "NODE", target.id)
+    source.ask("CLUSTER", "SETSLOT", number, "NODE", target.id)
+    yield "moved"
+
+
+def errors(server: Server, code: str) -> int:
+    """How many times the server answered with this code."""
+    found = server.info("errorstats").get(f"errorstat_{code}", {})
+    return int(found.get("count", 0))
+
+
+def cluster_url(servers: list[ClusterServer], options: str = "") -> str:
+    return f"redis+cluster://{','.join(one.address for one in servers)}{options}"

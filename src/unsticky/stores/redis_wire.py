@@ -19,7 +19,7 @@ from ..errors import StoreError
 from .redis_resp import LostError, ReplyError, ReplyParser, late, nonsense, pack
 
 _STALL = 0.005  # seconds; an event loop that is later than this itself can't tell yet that the server is late
-_WAITING = 0.8  # of the time that is left, a WAIT may take: its reply must come in time too
+_TICK = 0.12  # seconds; a server notices ten times a second that a WAIT has taken long enough
 
 # What poll reports about a peer that hung up; unread data alone is no sign of it (TLS sends some by itself).
 _HUNG_UP = getattr(select, "POLLRDHUP", 0)
@@ -202,8 +202,8 @@ class Wire(asyncio.Protocol):
 
 
 def wait_command(replicas: int, left: float) -> bytes:
-    """WAIT, in milliseconds, never 0: that would be for ever."""
-    return pack("WAIT", replicas, max(1, int(left * _WAITING * 1000)))
+    """WAIT for as long as its reply still comes in the time that is `left`. Never 0: that would be for ever."""
+    return pack("WAIT", replicas, max(1, int(1000 * max(left / 2, left - _TICK))))
 
 
 def _lost() -> LostError:
