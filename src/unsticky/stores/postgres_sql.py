@@ -93,7 +93,7 @@ class Statements:
 
     def _statement(self, sql: str, formats: tuple[int, ...], repeatable: bool = False) -> Statement:
         text = sql.format(table=self.table, columns=_COLUMNS).encode()
-        return Statement(b"unsticky_" + sha256(text).hexdigest()[:16].encode(), text, formats, repeatable)
+        return Statement(b"unsticky_" + sha256(text).hexdigest()[:16].encode(), text, list(formats), repeatable)
 
     def load(self, key: str) -> Query:
         return Query(self._load, (text_of(key),))

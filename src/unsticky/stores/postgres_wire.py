@@ -66,7 +66,7 @@ class Statement:
 
     name: bytes
     sql: bytes
-    formats: tuple[int, ...]  # of each parameter: 0 text, 1 binary
+    formats: list[int]  # of each parameter: 0 text, 1 binary. A list, as psycopg 3.2 wants it
     repeatable: bool = False  # changes nothing, or the same twice is the same as once
 
 
@@ -181,13 +181,13 @@ def _prepare(pgconn: pq.abc.PGconn, statement: Statement) -> Talk[bool]:
 
 def _execute_unnamed(pgconn: pq.abc.PGconn, query: Query) -> Talk[list[Row]]:
     statement = query.statement
-    pgconn.send_query_params(statement.sql, query.values, None, statement.formats, _BINARY)
+    pgconn.send_query_params(statement.sql, list(query.values), None, statement.formats, _BINARY)
     return _rows((yield from _reply(pgconn)))
 
 
 def _execute_prepared(pgconn: pq.abc.PGconn, query: Query) -> Talk[list[Row]]:
     statement = query.statement
-    pgconn.send_query_prepared(statement.name, query.values, statement.formats, _BINARY)
+    pgconn.send_query_prepared(statement.name, list(query.values), statement.formats, _BINARY)
     return _rows((yield from _reply(pgconn)))
 
 
