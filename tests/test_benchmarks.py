@@ -28,7 +28,10 @@ def test_asgi_part_counts_one_command_per_read_two_per_write_and_one_for_a_new_s
     assert trips["asgi/unsticky Redis/write"] == "HGETALL + EVALSHA"
     assert trips["asgi/unsticky Redis/new"] == "EVALSHA"
     assert trips["asgi/unsticky SQLite/untouched"] == "0"
-    assert trips["asgi/unsticky SQLite/read"] == "load"
+    for store in ("unsticky SQLite", "unsticky memory", "UnstickyMiddleware SQLite"):
+        assert trips[f"asgi/{store}/read"] == "load"
+        assert trips[f"asgi/{store}/write"] == "load + update"
+        assert trips[f"asgi/{store}/new"] == "create"
     assert trips["asgi/starsessions Redis, autoload/read"] == "GET + SET"
     assert figures["cookies"]["asgi/unsticky SQLite/read"] == 0
     assert "| unsticky Redis |" in text

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -33,13 +34,16 @@ from session_costs.measure import (
     over_bare,
     shown,
 )
+from unsticky.clock import SystemClock
 from unsticky.starlette import SessionMiddleware, UnstickyMiddleware
+from unsticky.stores import open_async_store, open_store
 
 SECRET = "a benchmark's key"
 BARE = "no session"
 STAR_ON_USE, STAR_AUTOLOAD = "starsessions Redis, load on use", "starsessions Redis, autoload"
 
-Meter = Callable[[], AbstractContextManager[Counter[str]]]
+Metered = tuple[Counter[str], ASGIApp | None]  # the calls so far, and the app to ask, if it is another one
+Meter = Callable[[], AbstractContextManager[Metered]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +136,7 @@ async def ask_often(app: ASGIApp, mode: str, cookie: bytes, amount: int) -> floa
 def run(folder: Path, port: int, effort: Effort, figures: Figures) -> None:
     """Measure all stacks, on one event loop."""
     with asyncio.Runner() as runner, ExitStack() as closing:
-        bare = Stack(BARE, with_plain_session(app), b"session=none", lambda: nullcontext(Counter()))
+        bare = Stack(BARE, with_plain_session(app), b"session=none", lambda: nullcontext((Counter(), None)))
         stacks = [bare, *_stacks(folder, port, runner, closing)]
         works = [Work(stack.name, mode, _slice(runner, stack, mode)) for stack in stacks for mode in MODES]
         for key, cost in over_bare(interleaved(works, effort, "asgi"), BARE).items():
@@ -146,52 +150,57 @@ def _slice(runner: asyncio.Runner, stack: Stack, mode: str) -> Callable[[int], f
 
 
 def _count(runner: asyncio.Runner, stack: Stack, figures: Figures) -> None:
+    """After the times: a store whose verbs are counted costs more."""
     for mode in (*MODES, "new"):
         cookie = None if mode == "new" else stack.cookie
         headers = 0
-        with stack.meter() as calls:
+        with stack.meter() as (calls, app):
             for _ in range(COUNTED):
-                headers += len(runner.run(ask(stack.app, mode, cookie)))
+                headers += len(runner.run(ask(app or stack.app, mode, cookie)))
         figures.trips["asgi", stack.name, mode] = shown(calls.items(), COUNTED)
         figures.cookies["asgi", stack.name, mode] = headers / COUNTED
 
 
 def _stacks(folder: Path, port: int, runner: asyncio.Runner, closing: ExitStack) -> Iterator[Stack]:
-    def made(name: str, app: ASGIApp, meter: Meter, close: Callable[[], Awaitable[object]] | None = None) -> Stack:
-        if close is not None:
-            closing.callback(lambda: runner.run(_awaited(close)))
+    def made(name: str, app: ASGIApp, meter: Meter) -> Stack:
         [header] = runner.run(ask(app, "seed", None))
         return Stack(name, app, header.split(b";")[0], meter)
 
-    def on_redis() -> AbstractContextManager[Counter[str]]:
-        return monitored(port)
+    @contextmanager
+    def on_redis() -> Iterator[Metered]:
+        with monitored(port) as calls:
+            yield calls, None
 
-    def verbs(middleware: Any) -> Meter:
-        return lambda: _verbs(middleware)
+    def close(middleware: Any) -> None:
+        closing.callback(lambda: runner.run(middleware.sessions.aclose()))
 
-    yield made("Starlette's signed cookie", SignedCookie(app, SECRET), lambda: nullcontext(Counter()))
+    yield made("Starlette's signed cookie", SignedCookie(app, SECRET), lambda: nullcontext((Counter(), None)))
     client = redis.asyncio.Redis(port=port)
+    closing.callback(lambda: runner.run(client.aclose()))
     store = RedisStore(connection=client)
     autoload = starsessions.SessionAutoloadMiddleware(app)
     week = 7 * 86400
     yield made(STAR_ON_USE, starsessions.SessionMiddleware(loading_on_use(app), store, week), on_redis)
-    yield made(STAR_AUTOLOAD, starsessions.SessionMiddleware(autoload, store, week), on_redis, client.aclose)
+    yield made(STAR_AUTOLOAD, starsessions.SessionMiddleware(autoload, store, week), on_redis)
     sqlite = f"sqlite:///{folder}/asgi.db"
     for name, url in (("SQLite", sqlite), ("memory", "memory://asgi"), ("Redis", f"redis://127.0.0.1:{port}")):
-        ours = SessionMiddleware(app, SECRET, store=url)
-        yield made(f"unsticky {name}", ours, on_redis if name == "Redis" else verbs(ours), ours.sessions.aclose)
-    whole = UnstickyMiddleware(app, {"session": {"store": sqlite, "secret_keys": [SECRET]}})
-    yield made("UnstickyMiddleware SQLite", whole, verbs(whole), whole.aclose)
-
-
-async def _awaited(close: Callable[[], Awaitable[object]]) -> None:
-    await close()
+        make = partial(SessionMiddleware, app, SECRET, store=url)
+        ours = make()
+        close(ours)
+        yield made(f"unsticky {name}", ours, on_redis if name == "Redis" else partial(_verbs, url, make, runner))
+    make_whole = partial(UnstickyMiddleware, app, {"session": {"store": sqlite, "secret_keys": [SECRET]}})
+    whole = make_whole()
+    close(whole)
+    yield made("UnstickyMiddleware SQLite", whole, partial(_verbs, sqlite, make_whole, runner))
 
 
 @contextmanager
-def _verbs(middleware: Any) -> Iterator[Counter[str]]:
-    """Counts come after the times: from here on the store's verbs are wrapped."""
-    sessions = middleware.sessions
-    sessions.__dict__.pop("_load_now", None)  # bound to the verb as it was
-    with counted_verbs(sessions.access.async_store) as calls:
-        yield calls
+def _verbs(url: str, make: Callable[[], Any], runner: asyncio.Runner) -> Iterator[Metered]:
+    """The verbs that a middleware of its own uses."""
+    opening = open_store if url.startswith("memory:") else open_async_store  # that one passes on to the blocking one
+    with counted_verbs(type(opening(url, clock=SystemClock(), timeout=1.0))) as calls:
+        middleware = make()
+        try:
+            yield calls, middleware
+        finally:
+            runner.run(middleware.sessions.aclose())

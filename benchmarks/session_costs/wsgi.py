@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -31,13 +32,16 @@ from session_costs.measure import (
     over_bare,
     shown,
 )
+from unsticky.clock import SystemClock
 from unsticky.flask import Unsticky
+from unsticky.stores import open_store
 
 BARE = "no session"
 COOKIE, PERMANENT_COOKIE = "Flask's SecureCookie", "Flask's SecureCookie, permanent"
 PEER, PEER_QUIET = "Flask-Session Redis", "Flask-Session Redis, refresh off"
 
-Meter = Callable[[], AbstractContextManager[Counter[str]]]
+Metered = tuple[Counter[str], flask.Flask | None]  # the calls so far, and the app to ask, if it is another one
+Meter = Callable[[], AbstractContextManager[Metered]]
 Environ = dict[str, Any]
 
 
@@ -139,7 +143,8 @@ def run(folder: Path, port: int, effort: Effort, figures: Figures) -> None:
     with ExitStack() as closers:
         bare = make_app()
         bare.session_interface = NoInterface()
-        stacks = [Stack(BARE, bare, "session=none", lambda: nullcontext(Counter())), *_stacks(folder, port, closers)]
+        nothing = Stack(BARE, bare, "session=none", lambda: nullcontext((Counter(), None)))
+        stacks = [nothing, *_stacks(folder, port, closers)]
         works = [Work(stack.name, mode, _slice(stack, mode)) for stack in stacks for mode in MODES]
         for key, cost in over_bare(interleaved(works, effort, "flask"), BARE).items():
             figures.microseconds["flask", *key] = cost
@@ -160,10 +165,11 @@ def _slice(stack: Stack, mode: str) -> Callable[[int], float]:
 
 
 def _count(stack: Stack, figures: Figures) -> None:
+    """After the times: a store whose verbs are counted costs more."""
     for mode in (*MODES, "new"):
         cookie = None if mode == "new" else stack.cookie
-        with stack.meter() as calls:
-            headers = sum(len(ask(stack.app, environ_of(mode, cookie))) for _ in range(COUNTED))
+        with stack.meter() as (calls, app):
+            headers = sum(len(ask(app or stack.app, environ_of(mode, cookie))) for _ in range(COUNTED))
         figures.trips["flask", stack.name, mode] = shown(calls.items(), COUNTED)
         figures.cookies["flask", stack.name, mode] = headers / COUNTED
 
@@ -190,11 +196,13 @@ def _stacks(folder: Path, port: int, closers: ExitStack) -> Iterator[Stack]:
         [header] = ask(app, environ_of("new", None))
         return Stack(name, app, header.split(";")[0], meter)
 
-    def on_redis() -> AbstractContextManager[Counter[str]]:
-        return monitored(port)
+    @contextmanager
+    def on_redis() -> Iterator[Metered]:
+        with monitored(port) as calls:
+            yield calls, None
 
-    def nothing() -> AbstractContextManager[Counter[str]]:
-        return nullcontext(Counter())
+    def nothing() -> AbstractContextManager[Metered]:
+        return nullcontext((Counter(), None))
 
     client = closers.enter_context(closing(redis.Redis(port=port)))
     yield made(COOKIE, make_app(), nothing)
@@ -204,17 +212,16 @@ def _stacks(folder: Path, port: int, closers: ExitStack) -> Iterator[Stack]:
     yield made("Flask-Session cachelib file", peer_app("file", folder, client), nothing)
     for name, url in (("SQLite", f"sqlite:///{folder}/flask.db"), ("Redis", f"redis://127.0.0.1:{port}")):
         app = our_app(url)
-        state = app.extensions["unsticky"]
-        closers.callback(state.close)
-        yield made(f"unsticky {name}", app, on_redis if name == "Redis" else _verbs(state.sessions))
+        closers.callback(app.extensions["unsticky"].close)
+        yield made(f"unsticky {name}", app, on_redis if name == "Redis" else partial(_verbs, url))
 
 
-def _verbs(sessions: Any) -> Meter:
-    """Counts come after the times: from here on the store's verbs are wrapped."""
-
-    @contextmanager
-    def metered() -> Iterator[Counter[str]]:
-        with counted_verbs(sessions.access.store) as calls:
-            yield calls
-
-    return metered
+@contextmanager
+def _verbs(url: str) -> Iterator[Metered]:
+    """The verbs that an app of its own uses."""
+    with counted_verbs(type(open_store(url, clock=SystemClock(), timeout=1.0))) as calls:
+        app = our_app(url)
+        try:
+            yield calls, app
+        finally:
+            app.extensions["unsticky"].close()
