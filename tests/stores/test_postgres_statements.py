@@ -205,7 +205,7 @@ def test_a_change_that_waited_sees_the_row_as_it_is_then(
 @KINDS
 def test_a_lock_that_is_held_for_too_long(own_postgres: Postgres, key: str, kind: str) -> None:
     """The verb ends in time, nothing is written later, and the connection is still good: the server gave up."""
-    with face(kind, own_postgres.url, CLOCK, 0.4) as store:
+    with face(kind, own_postgres.url, CLOCK, 2.0) as store:
         store.create(key, record(NOW, a=b"1"))
         with psycopg.connect(own_postgres.url) as other:
             other.execute("SELECT FROM unsticky_sessions WHERE key = %s FOR UPDATE", (key,))
