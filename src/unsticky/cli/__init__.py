@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from .. import __version__
-from . import settings
+from . import sessions, settings
 
 EXAMPLES = """\
 examples:
   unsticky settings check unsticky.toml     is this file right?
   unsticky settings show                    what would my app use, and where does each value come from?
   unsticky settings schema > schema.json    for editors: "#:schema schema.json" as the file's first line
+  unsticky sessions list --owner 42         where is this user logged in?
+  unsticky sessions revoke --owner 42       log them out everywhere
+  unsticky sessions stats                   how many sessions are there, how old, how large?
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; return its exit status: 0 fine, 1 problems were found, 2 it was called wrongly."""
+    """Run the command; return its exit status: 0 fine, 1 problems were found, 2 it was called wrongly, 130 Ctrl-C."""
     parser = _parser()
     options = parser.parse_args(argv)
     if "run" not in options:
@@ -30,10 +35,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader (head, less) has seen enough. Nothing may be written at exit any more.
         sys.stdout = None
         return 0
+    except KeyboardInterrupt:
+        return 130
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser that repeats no password of a URL which stood in the wrong place."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(re.sub(r"://\S*@", "://***@", message))
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser: argparse.ArgumentParser = _Parser(
         prog="unsticky",
         description="Any replica can serve any request.",
         epilog=EXAMPLES,
@@ -41,5 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"unsticky {__version__}")
     parser.set_defaults(parser=parser)
-    settings.add_to(parser.add_subparsers(title="commands", metavar="COMMAND"))
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    settings.add_to(commands)
+    sessions.add_to(commands)
     return parser

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..errors import DamagedRecord
 from . import codec
 from .commit import DEVICE
 from .operations import Delete, Load, Steps
+from .options import STORAGE_GRACE
 from .owners import forget, listing
 from .policy import Terms
 from .sealing import Sealer
@@ -31,19 +33,25 @@ class SessionInfo:
 
 def info(key: str, record: Record, terms: Terms) -> SessionInfo:
     """What may be told of a record."""
-    values = {name: data for name, data in record.fields.items() if not name.startswith(RESERVED)}
+    sizes = sizes_of(record)
     agent, network = _device(key, record, terms.sealer)
     return SessionInfo(
         id=key,
         owner=record.owner,
         created=record.created,
         last_seen=record.touched,
-        ends=terms.lifetime.end(record.created, record.touched),
-        keys=len(values),
-        size=sum(map(len, values.values())),
+        # What wrote the record may have known a shorter life: one framework's own, or the setting before it changed.
+        ends=min(terms.lifetime.end(record.created, record.touched), record.expires - STORAGE_GRACE),
+        keys=len(sizes),
+        size=sum(sizes.values()),
         user_agent=agent,
         network=network,
     )
+
+
+def sizes_of(record: Record) -> dict[str, int]:
+    """The bytes that each of the application's values takes, encoded, by its key."""
+    return {name: len(data) for name, data in record.fields.items() if not name.startswith(RESERVED)}
 
 
 def is_session(key: str) -> bool:
@@ -59,19 +67,33 @@ def list_sessions(owner: str, now: float, terms: Terms) -> Steps[list[SessionInf
 
 def find(key: str, terms: Terms) -> Steps[SessionInfo | None]:
     """One session by its id."""
-    record: Record | None = (yield Load(key)) if is_session(key) else None
+    record = yield from load(key)
     return None if record is None else info(key, record, terms)
 
 
-def revoke(key: str) -> Steps[bool]:
-    """End one session. False if there is none."""
+def load(key: str) -> Steps[Record | None]:
+    """The record of a session; None for any other of our records too."""
     record: Record | None = (yield Load(key)) if is_session(key) else None
-    if record is None:
-        return False
+    return record
+
+
+def revoke(key: str) -> Steps[bool]:
+    """End one session. False if there is none. One that can't be read any more ends too."""
+    try:
+        record = yield from load(key)
+    except DamagedRecord:
+        yield Delete(key)
+        return True
+    if record is not None:
+        yield from end(key, record)
+    return record is not None
+
+
+def end(key: str, record: Record) -> Steps[None]:
+    """End the session of that record."""
     yield Delete(key)
     if record.owner:
         yield from forget(record.owner, key)
-    return True
 
 
 def revoke_all(owner: str, keep: str | None, now: float, terms: Terms) -> Steps[int]:
