@@ -100,11 +100,17 @@ def over_bare(best: dict[tuple[str, str], float], bare: str) -> dict[tuple[str, 
 def counted_verbs(kind: type) -> Iterator[Counter[str]]:
     """What is asked of stores of that class. Those that are made meanwhile: one made before may have lent its verbs."""
     calls: Counter[str] = Counter()
+    asked = 0  # verbs that run: one that another one uses is not counted
 
     def counting(verb: str, method: Callable[..., Any]) -> Callable[..., Any]:
         def counted(*args: Any) -> Any:
-            calls[verb.removesuffix("_now")] += 1
-            return method(*args)
+            nonlocal asked
+            calls[verb.removesuffix("_now")] += not asked
+            asked += 1
+            try:
+                return method(*args)
+            finally:
+                asked -= 1
 
         return counted
 
@@ -145,7 +151,9 @@ def _until_echo(client: redis.Redis, monitor: Any, calls: Counter[str]) -> None:
 def shown(calls: Iterable[tuple[str, int]], requests: int) -> str:
     """`HGETALL + EVALSHA`, or `0`. A share is named: `0.5 GET`."""
     parts = []
-    for name, amount in sorted(calls, key=lambda call: call[0] in ("EVALSHA", "SET", "SETEX", "update")):
+    for name, amount in sorted(
+        (call for call in calls if call[1]), key=lambda call: call[0] in ("EVALSHA", "SET", "SETEX", "update")
+    ):
         times = amount / requests
         parts.append(name if times == 1 else f"{times:g} {name}")
     return " + ".join(parts) or "0"
