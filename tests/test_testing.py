@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -155,6 +157,44 @@ def test_every_check_says_what_it_promises() -> None:
     checks = store_contract()
     assert len({check.name for check in checks}) == len(checks) >= 50
     assert all(check.promise.count(" ") >= 3 for check in checks)
+
+
+USERS_FILE = """
+import pytest
+from support.broken_stores import ForgetsOwner
+from support.sound_stores import Shelf, SoundStore
+from unsticky.testing import store_contract
+
+@pytest.mark.parametrize("check", store_contract(), ids=str)
+@pytest.mark.parametrize("kind", [SoundStore, ForgetsOwner])
+def test_my_store(check, kind):
+    shelf = Shelf()
+    check(lambda clock: kind(shelf, clock))
+"""
+
+
+def test_a_file_of_a_user(tmp_path: Path) -> None:
+    """A user's test file is as short as the documentation says, and pytest tells him what is wrong with his store."""
+    (tmp_path / "test_mine.py").write_text(USERS_FILE)
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "--rootdir",
+        str(tmp_path),
+        "test_mine.py",
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=100, check=False
+    )
+    assert "FAILED test_mine.py::test_my_store[ForgetsOwner-owner_is_set_kept_and_removed]" in done.stdout
+    assert "AssertionError: the store breaks owner_is_set_kept_and_removed: the owners after each update" in done.stdout
+    assert "test_my_store[SoundStore" not in done.stdout
+    assert done.returncode == 1
 
 
 def test_no_test_framework_is_needed() -> None:
