@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ..errors import DamagedRecord, SessionNotLoaded, SessionUnavailable, StoreError
 from . import codec
+from .events import SessionEvent
 from .inbound import Inbound, OldSession
 from .operations import Load, Steps
-from .policy import Terms, accepted_proof, is_over, stands
+from .policy import Terms, accepted_proof, is_over, standing_proof, stands
 from .sealing import Sealer
 from .store import Record
+from .takeover import kept
 from .token import RESERVED, Token
 
 Loader = Callable[[str], Record | None]  # by store key; may raise StoreError
@@ -32,6 +34,7 @@ class Binding:
         "closed",
         "damaged",
         "ended",
+        "events",
         "joining",
         "loaded",
         "loader",
@@ -81,8 +84,10 @@ class Binding:
         self.owner: str | None = None  # as set in this request; "" removes it
         self.old: OldSession | None = None  # to be taken over by the commit
         self.old_ended = False
-        self.joining = False  # `token` is new: another request has just taken the same old session over
+        # `token` is new: another request has just taken the same old session over, and this proof of it still stands.
+        self.joining = ""
         self.unavailable: SessionUnavailable | None = None
+        self.events: list[SessionEvent] = []  # to be told once the commit is done
         self.closed = False  # the response's headers are sent
         self.untold: Any = None  # what an early commit has for the client, once the headers go out
         self.damaged = False  # a record was there, and could not be read
@@ -129,7 +134,7 @@ class Binding:
         token = self.token
         try:
             if token is not None:
-                self.accept((yield from self._asking(token.key)), token)
+                self.accept((yield from self.asking(token.key)), token)
             if self.record is None:
                 yield from self._taking_over()
         except StoreError as error:
@@ -150,7 +155,12 @@ class Binding:
 
     def accept(self, record: Record | None, token: Token) -> bool:
         """Take `record` as this session's, if `token` is one of its tokens and it is alive. Raises UnknownKey."""
-        if record is not None and not is_over(record, self.terms.lifetime, self.now()):
+        if record is None:
+            pass
+        elif is_over(record, self.terms.lifetime, self.now()):
+            if accepted_proof(record, record.fields, token, self.now()) is not None:
+                self.events.append(SessionEvent("expired", token.key, record.owner))
+        else:
             try:
                 plain, decoded = self._opened(record, token)
             except DamagedRecord:
@@ -193,20 +203,34 @@ class Binding:
         old = self._inbound.old_session()
         if old is None or self.now() >= old.until:
             return
-        marker = yield from self._asking(old.marker)
+        marker = yield from self.asking(old.marker)
         if marker is None:
             self.old = old
-            self.values = dict(old.values)
+            self.values, self.plain = kept(old.values)
         elif self.now() - marker.created < self.terms.lifetime.rotation_grace:
-            yield from self.join(old)
+            token = Token.new(self._random, old.handle)
+            self.join(token, (yield from self.asking(token.key)), marker.fields)
 
-    def join(self, old: OldSession) -> Steps[None]:
-        """A request at the same time has taken it over: go on with its session, under a token of our own."""
-        token = Token.new(self._random, old.handle)
-        record = yield from self._asking(token.key)
-        if record is not None and not is_over(record, self.terms.lifetime, self.now()):
-            self.token, self.joining = token, True
-            self._adopt(record, *self._opened(record, token))
+    def join(self, token: Token, record: Record | None, proofs: Iterable[str]) -> bool:
+        """Go on with the session that another request, at the same time, has made of the old one: with a new `token`.
+
+        Only while one of `proofs`, which that request was given, stands: what was presented before a login or another
+        rotation is no way into what came after it.
+        """
+        self.token, self.record, self.joining = None, None, ""
+        if record is None or is_over(record, self.terms.lifetime, self.now()):
+            return False
+        standing = standing_proof(record, proofs)
+        if standing is None:
+            return False
+        try:
+            opened = self._opened(record, token)
+        except DamagedRecord:
+            self.damaged = True
+            return False
+        self.token, self.joining, self.standing = token, standing, True
+        self._adopt(record, *opened)
+        return True
 
     def _drive(self, steps: Steps[None], loader: Loader) -> None:
         """For steps that only load."""
@@ -217,7 +241,7 @@ class Binding:
         except StopIteration:
             pass
 
-    def _asking(self, key: str) -> Steps[Record | None]:
+    def asking(self, key: str) -> Steps[Record | None]:
         """A damaged record is no session any more: nobody could read it, now or later."""
         try:
             record: Record | None = yield Load(key)
@@ -245,7 +269,8 @@ class Binding:
         """The token that this session has, or will have when it is written."""
         token = self.token
         if token is None:
-            self.token = token = Token.new(self._random)
+            taken = self.old if not self.old_ended else None
+            self.token = token = Token.new(self._random, None if taken is None else taken.handle)
         return token
 
     def rotated_token(self) -> Token:
@@ -260,7 +285,7 @@ class Binding:
 
     def begin_anew(self) -> None:
         self.token = self.record = self.rotation = self.owner = None
-        self.joining = False
+        self.joining = ""
         self.plain, self.values, self.mutable, self.undecodable = NOTHING, NOTHING, [], frozenset()
 
 

@@ -6,7 +6,7 @@ are found, and a session that is as it was costs no write.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from enum import Enum
 from typing import Any, NamedTuple
@@ -14,10 +14,11 @@ from typing import Any, NamedTuple
 from ..errors import SessionLimitReached, SessionValueError, StoreError
 from . import codec
 from .binding import Binding
+from .events import SessionEvent
 from .inbound import OldSession
 from .operations import Create, Delete, Load, Steps, Update
 from .owners import end_oldest, forget, refresh, register
-from .policy import has_other_proofs, is_leaving, new_proof, proof_changes
+from .policy import has_other_proofs, is_leaving, is_proof, new_proof, proof_changes
 from .session import Session
 from .store import Applied, Change, Record
 from .token import RESERVED, Token
@@ -92,8 +93,9 @@ def reload(session: Session) -> Steps[None]:
     binding = session._binding
     if binding is None or binding.record is None or binding.token is None:
         return
-    token = binding.token
-    if not binding.accept((yield Load(token.key)), token):
+    token, joining = binding.token, binding.joining
+    record = yield Load(token.key)
+    if not (binding.join(token, record, [joining]) if joining else binding.accept(record, token)):
         binding.begin_anew()
     binding.changed, binding.rotation, binding.owner = False, None, None
     session.show(binding.values)
@@ -120,67 +122,121 @@ def _begin_anew(session: Session, binding: Binding) -> Steps[Committed]:
 
 
 def _end(binding: Binding) -> Steps[None]:
+    if binding.old is not None and binding.old_ended:
+        # Nobody can take it over any more, and who just did is out.
+        yield from _marked(binding, binding.old, ())
+        yield Delete(Token(binding.old.handle, "").key)
+        binding.old, binding.old_ended = None, False
     while binding.ended:
         key, owner = binding.ended[-1]
         yield Delete(key)
         binding.ended.pop()
+        binding.events.append(SessionEvent("ended", key, owner))
         if owner:
             yield from forget(owner, key)
 
 
 def _begin(session: Session, binding: Binding) -> Steps[Committed]:
     """A new session, perhaps in the place of another library's."""
-    old, binding.old = binding.old, None
+    old, empty = binding.old, not dict.__len__(session) and not binding.owner
+    if old is not None and not binding.old_ended:
+        if binding.closed:
+            return UNUSED  # the client could not be told: its next request takes it over
+        if not (empty or binding.owner or binding.rotation):
+            return (yield from _take_over(session, binding, old))
     if old is not None:
-        taken = yield from _take_over(session, binding, old)
-        if taken is not None:
-            return taken
-    if not dict.__len__(session) and not binding.owner:
-        return UNUSED if old is None else Committed(Cookie.DELETE, took_over=True)
-    token, record, fields = yield from _created(session, binding)
-    rebase(session, binding, token, record, fields)
-    yield from end_oldest(record.owner, binding.terms)
-    return Committed(token, token, took_over=old is not None)
+        binding.token = Token.new(binding.random_bytes)  # those who present it at the same time must not arrive here
+    if empty:
+        done = UNUSED if old is None else Committed(Cookie.DELETE, took_over=True)
+    else:
+        token, record, fields = yield from _created(session, binding)
+        rebase(session, binding, token, record, fields)
+        yield from end_oldest(record.owner, binding.terms)
+        done = Committed(token, token, took_over=old is not None)
+    binding.old_ended = old is not None
+    return done
 
 
 def _created(session: Session, binding: Binding) -> Steps[tuple[Token, Record, Mapping[str, bytes]]]:
     now, owner = binding.now(), binding.owner or None
-    fields = {name: codec.encode(value, f"session[{name!r}]") for name, value in dict.items(session)}
-    check_sizes(binding, fields, fields)
+    fields = _encoded_all(session, binding)
     while True:
         token = binding.current_token()
         if owner:
             yield from register(owner, token.key, now, binding.terms)
-        record = Record(
-            fields=stored(binding, token.key, fields) | new_proof(token, now, 0) | _device(binding, token.key),
-            created=now,
-            touched=now,
-            expires=binding.terms.lifetime.expires(now, now),
-            owner=owner,
-        )
+        record = _new_record(binding, token, fields)
         if (yield Create(token.key, record)):
             return token, record, fields
-        binding.token = None  # the key is taken: with 128 random bits, a broken source of randomness
+        # The key is taken: with 128 random bits, a broken source of randomness.
+        binding.token = Token.new(binding.random_bytes)
 
 
-def _take_over(session: Session, binding: Binding, old: OldSession) -> Steps[Committed | None]:
-    """Mark it as taken, so that it can't be presented again. None: it is ours, and begins now."""
+def _encoded_all(session: Session, binding: Binding) -> dict[str, bytes]:
+    fields = {name: codec.encode(value, f"session[{name!r}]") for name, value in dict.items(session)}
+    check_sizes(binding, fields, fields)
+    return fields
+
+
+def _new_record(binding: Binding, token: Token, fields: Mapping[str, bytes]) -> Record:
     now = binding.now()
-    fresh = binding.old_ended or bool(binding.owner)
-    if (yield Create(old.marker, Record({}, now, now, max(old.until, now + 1)))) or fresh:
-        # Requests at the same time may join it by its handle, but not if this one logs in or out.
-        binding.token = None if fresh else Token.new(binding.random_bytes, old.handle)
-        return None
-    # Another request was first: what this one changed goes into the session that that one began.
-    wanted = dict(dict.items(session))
-    yield from binding.join(old)
-    if binding.record is None:
-        session.show({})
-        return Committed(Cookie.KEEP, lost=True, took_over=True)
-    changed = {k: v for k, v in wanted.items() if k not in old.values or old.values[k] != v}
-    session.show({**{k: v for k, v in binding.values.items() if k in wanted or k not in old.values}, **changed})
-    binding.changed = True
-    return (yield from _update(session, binding))._replace(took_over=True)
+    return Record(
+        fields=stored(binding, token.key, fields) | new_proof(token, now, 0) | _device(binding, token.key),
+        created=now,
+        touched=now,
+        expires=binding.terms.lifetime.expires(now, now),
+        owner=binding.owner or None,
+    )
+
+
+def _take_over(session: Session, binding: Binding, old: OldSession) -> Steps[Committed]:
+    """Go on with it as a session of ours, under a handle that all who present it at the same time arrive at.
+
+    First the session, then the mark that it was taken over: a crash between the two logs nobody out.
+    """
+    fields = _encoded_all(session, binding)
+    token = Token.new(binding.random_bytes, old.handle)
+    record = _new_record(binding, token, fields)
+    if not (yield Create(token.key, record)):
+        return (yield from _join(session, binding, old, fields))
+    if token.proof not in (yield from _marked(binding, old, [token.proof])):
+        yield Delete(token.key)  # it was taken over before, and what it became has ended
+        return _shut_out(session, binding)
+    binding.old = None
+    rebase(session, binding, token, record, fields)
+    return Committed(token, token, took_over=True)
+
+
+def _marked(binding: Binding, old: OldSession, proofs: Iterable[str]) -> Steps[Iterable[str]]:
+    """Write down that `old` was taken over, and `proofs` given for it; return the proofs that really were."""
+    now = binding.now()
+    marker = Record(dict.fromkeys(proofs, b"1"), now, now, max(old.until, now + 1))
+    if not (yield Create(old.marker, marker)):
+        marker = yield Load(old.marker)
+    return () if marker is None else marker.fields
+
+
+def _join(session: Session, binding: Binding, old: OldSession, fields: Mapping[str, bytes]) -> Steps[Committed]:
+    """Another request was first: what this one changed goes into the session that that one began."""
+    before, wanted = binding.plain, dict(dict.items(session))
+    token = Token.new(binding.random_bytes, old.handle)
+    record = yield from binding.asking(token.key)
+    # Whoever began it marks it, but may have crashed before.
+    proofs = yield from _marked(binding, old, [] if record is None else [n for n in record.fields if is_proof(n)])
+    if not binding.join(token, record, proofs):
+        return _shut_out(session, binding)
+    binding.old = None
+    changed = {name: wanted[name] for name, data in fields.items() if data != before.get(name)}
+    dropped = before.keys() - wanted.keys()
+    session.show({name: value for name, value in binding.values.items() if name not in dropped} | changed)
+    return (yield from _update(session, binding))
+
+
+def _shut_out(session: Session, binding: Binding) -> Committed:
+    """What was taken over has ended meanwhile, as any session may."""
+    binding.old = None
+    binding.begin_anew()
+    session.show({})
+    return Committed(Cookie.KEEP, lost=True)
 
 
 def _update(session: Session, binding: Binding) -> Steps[Committed]:
@@ -193,12 +249,14 @@ def _update(session: Session, binding: Binding) -> Steps[Committed]:
         return UNUSED  # the second commit, after the body
     rotated, strict = _rotation(binding, record, token, now)
     put: dict[str, bytes] = {}
-    if binding.joining:
-        put = new_proof(token, now, record.generation)
+    expect: dict[str, bytes | None] = {}
+    if binding.joining and binding.rotation is None:
+        put, expect = new_proof(token, now, record.generation), {binding.joining: record.fields[binding.joining]}
     elif rotated is not None or (binding.plural and has_other_proofs(record)):
         put, drop_proofs = proof_changes(record, token, lifetime, now, rotated=rotated, strict=strict)
         drop |= drop_proofs
-    put_proofs = bool(put)
+        # Two tokens that are presented at once must not end each other: who was ended meanwhile ends nobody.
+        expect = {token.proof: record.fields[token.proof]} if put and rotated is None else {}
     touches = lifetime.touch_due(record, now)
     if not (fields or drop or put or touches or binding.owner is not None):
         return Committed(Cookie.KEEP, _sendable(record, token))
@@ -212,8 +270,7 @@ def _update(session: Session, binding: Binding) -> Steps[Committed]:
         generation=record.generation,
         put=put,
         drop=drop,
-        # Two tokens that are presented at once must not end each other: who was ended meanwhile ends nobody.
-        expect={token.proof: record.fields[token.proof]} if put_proofs and rotated is None else {},
+        expect=expect,
         touched=now if touches else None,
         expires=lifetime.expires(record.created, now) if touches else None,
         owner=binding.owner,
@@ -251,7 +308,7 @@ def _without_proofs(
 def _rotation(binding: Binding, record: Record, token: Token, now: float) -> tuple[Token | None, bool]:
     """The token to give out instead of `token`, and whether the change is strict."""
     if binding.joining:
-        return token, False
+        return token, binding.rotation == "strict"
     due = binding.terms.lifetime.renewal_due(record, token, now) and not binding.closed
     if binding.rotation is None and not due:
         return None, False
@@ -282,9 +339,10 @@ def _settle(
     fields: Mapping[str, bytes],
     rotated: Token | None,
 ) -> Committed:
-    record, token = binding.record, binding.token
+    record, token, joins = binding.record, binding.token, bool(binding.joining)
     assert record is not None
     if applied is Applied.EMPTIED:
+        binding.events.append(SessionEvent("ended", binding.current_token().key, record.owner))
         binding.begin_anew()
         return Committed(Cookie.DELETE)
     if applied is not Applied.APPLIED:
@@ -296,7 +354,7 @@ def _settle(
     plain = {name: data for name, data in binding.plain.items() if name not in change.drop} | dict(fields)
     rebase(session, binding, rotated or token, after, plain)
     if rotated is not None:
-        return Committed(rotated, rotated)
+        return Committed(rotated, rotated, took_over=joins)
     sendable = _sendable(after, token)
     return Committed(Cookie.REFRESH if sendable else Cookie.KEEP, sendable)
 
@@ -327,7 +385,7 @@ def rebase(session: Session, binding: Binding, token: Token | None, record: Reco
     binding.values = dict(dict.items(session))
     binding.mutable = [name for name, value in binding.values.items() if type(value) not in codec.SCALARS]
     binding.rotation = binding.owner = None
-    binding.changed = binding.joining = False
+    binding.changed, binding.joining = False, ""
 
 
 def _field_changes(session: Session, binding: Binding) -> tuple[dict[str, bytes], frozenset[str]]:

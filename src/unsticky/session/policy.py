@@ -118,6 +118,12 @@ def stands(proof: bytes) -> bool:
     return proof.startswith(_STANDING)
 
 
+def standing_proof(record: Record, names: Iterable[str]) -> str | None:
+    """The first of the proofs `names` that no rotation has replaced."""
+    values = {name: record.fields.get(name, b"") for name in names}
+    return next((n for n, value in values.items() if stands(value) and _is_of(record.generation, value)), None)
+
+
 def _same(proof: str, name: str) -> bool:
     """In constant time. A name in the store that is not ASCII is none of ours."""
     return proof.isascii() and hmac.compare_digest(proof, name)
@@ -160,6 +166,11 @@ def proof_changes(
     if rotated is not None:
         put |= new_proof(rotated, now, record.generation + strict)
     return put, frozenset(drop)
+
+
+def is_proof(name: str) -> bool:
+    """Is the field of that name a proof?"""
+    return name.startswith(PROOF)
 
 
 def has_other_proofs(record: Record) -> bool:

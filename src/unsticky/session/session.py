@@ -162,7 +162,7 @@ class Session(dict[str, Any]):
         """
         self.mark_accessed()
         binding = self._binding
-        if binding is None or binding.record is None:
+        if binding is None or (binding.record is None and binding.old is None):
             return  # a session that is not stored yet gets a fresh token anyway
         if binding.closed:
             raise SessionHeadersSent("The response's headers are sent, so the new token can't reach the client.")

@@ -4,15 +4,46 @@ from __future__ import annotations
 
 import json
 from base64 import b64decode
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import sha1
 from typing import Any
 
 import msgspec
 from itsdangerous import BadSignature, Signer, TimestampSigner
+from itsdangerous.encoding import base64_decode, base64_encode
+
+from ..errors import SessionValueError
+from . import codec
+from .token import RESERVED
 
 
-def starlette_session(text: str, secret_keys: Sequence[str], max_age: float | None, now: float) -> Any:
+def kept(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """Those of another library's values that a session of ours can hold, plain and encoded. No names that are ours."""
+    plain: dict[str, Any] = {}
+    encoded: dict[str, bytes] = {}
+    for name, value in values.items():
+        try:
+            name.encode()
+            data = codec.encode(value, "")
+        except (SessionValueError, UnicodeEncodeError):
+            continue
+        if not name.startswith(RESERVED):
+            plain[name], encoded[name] = value, data
+    return plain, encoded
+
+
+def canonical(text: str) -> str:
+    """A text that itsdangerous has signed, with its signature as it was written: base64 can spell one in many ways.
+
+    Without that, a session that was taken over could be presented again, with another last letter.
+    """
+    signed, _, signature = text.rpartition(".")
+    return f"{signed}.{base64_encode(base64_decode(signature)).decode()}"
+
+
+def starlette_session(
+    text: str, secret_keys: Sequence[str], max_age: float | None, now: float
+) -> dict[str, Any] | None:
     """What Starlette's SessionMiddleware keeps in its cookie; None for what it can't have made, or no longer takes.
 
     `max_age` is in seconds.
@@ -43,7 +74,7 @@ def flask_session_id(text: str, secret_keys: Sequence[str | bytes], *, signed: b
     return None
 
 
-def flask_session_values(data: bytes) -> Any:
+def flask_session_values(data: bytes) -> dict[str, Any] | None:
     """The values of a Flask-Session record: msgpack, its default, or JSON. None for anything else, pickles too."""
     for decode in (msgspec.msgpack.decode, json.loads):
         try:
