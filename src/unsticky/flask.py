@@ -17,7 +17,7 @@ from typing import Any
 
 import flask.sessions
 from flask import Flask, Request, Response, current_app
-from itsdangerous import BadSignature
+from itsdangerous import BadData
 from werkzeug.exceptions import ServiceUnavailable
 
 from . import errors, wsgi
@@ -26,10 +26,10 @@ from .pools import Pools
 from .session.commit import Committed, Cookie
 from .session.cookie import HeaderFormat, prefixed, uncached
 from .session.inbound import Device, Inbound, OldSession
-from .session.options import SessionOptions
+from .session.options import CookieOptions, SessionOptions
 from .session.policy import Lifetime, Terms
 from .session.store import Store
-from .session.takeover import flask_session_id, flask_session_values
+from .session.takeover import canonical, flask_session_id, flask_session_values
 from .session.token import Token, TokenSigner
 from .session.verbs import ThreadSession
 from .sessions import LIMIT_BODY, UNAVAILABLE_BODY, Sessions
@@ -133,10 +133,10 @@ class SessionInterface(flask.sessions.SessionInterface):
     def _tell_by_cookie(
         self, app: Flask, session: FlaskSession, committed: Committed, token: Token | None, response: Response
     ) -> bool:
-        attributes, name = self._attributes(app), self.get_cookie_name(app)
+        attributes, name = self._attributes(app, self.options.cookie), self.get_cookie_name(app)
         old = super().get_cookie_name(app)
         if committed.took_over and (self.header is not None or old != name):
-            response.delete_cookie(old, **attributes)
+            response.delete_cookie(old, **self._attributes(app, CookieOptions()))
         if self.header is not None:
             return committed.took_over
         if committed.cookie is Cookie.DELETE:
@@ -158,8 +158,8 @@ class SessionInterface(flask.sessions.SessionInterface):
         refresh = committed.cookie is Cookie.REFRESH or app.config["SESSION_REFRESH_EACH_REQUEST"]
         return committed.token if session.permanent and refresh else None
 
-    def _attributes(self, app: Flask) -> dict[str, Any]:
-        cookie = self.options.cookie
+    def _attributes(self, app: Flask, cookie: CookieOptions) -> dict[str, Any]:
+        """What `cookie` names, and Flask's configuration for the rest."""
         return {
             "domain": self.get_cookie_domain(app) if cookie.domain is None else cookie.domain,
             "path": self.get_cookie_path(app) if cookie.path is None else cookie.path,
@@ -176,7 +176,7 @@ class SessionInterface(flask.sessions.SessionInterface):
         name: str = super().get_cookie_name(app)
         if name != app.default_config["SESSION_COOKIE_NAME"]:
             return name
-        of_app = self._attributes(app)
+        of_app = self._attributes(app, self.options.cookie)
         return prefixed(name, of_app["secure"], of_app["path"], of_app["domain"])
 
     def _terms(self, app: Flask) -> Terms:
@@ -196,11 +196,14 @@ class SessionInterface(flask.sessions.SessionInterface):
             return None
         [text] = texts
         values = _flask_values(app, text)
-        if values is None and self._records is not None:
-            sid = flask_session_id(text, _keys(app), signed=bool(app.config.get("SESSION_USE_SIGNER")))
-            data = self._records.load(app.config.get("SESSION_KEY_PREFIX", "session:") + sid) if sid else None
-            values = None if data is None else flask_session_values(data)
-        return OldSession(values, text, until) if values else None
+        if values is not None:
+            return OldSession(values, canonical(text), until) if values else None
+        sid = flask_session_id(text, _keys(app), signed=bool(app.config.get("SESSION_USE_SIGNER")))
+        if self._records is None or sid is None:
+            return None
+        data = self._records.load(app.config.get("SESSION_KEY_PREFIX", "session:") + sid)
+        values = None if data is None else flask_session_values(data)
+        return OldSession(values, sid, until) if values else None
 
 
 class _Inbound(Inbound):
@@ -244,7 +247,7 @@ def _flask_values(app: Flask, text: str) -> dict[str, Any] | None:
         return None
     try:
         values = serializer.loads(text, max_age=int(app.permanent_session_lifetime.total_seconds()))
-    except BadSignature:
+    except BadData:
         return None
     return values if isinstance(values, dict) else None
 

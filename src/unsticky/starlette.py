@@ -28,6 +28,7 @@ from .scalars import Moment, StoreURL
 from .scalars import Secret as HiddenText
 from .session.commit import Committed, settled
 from .session.cookie import (
+    HOST_PREFIX,
     Carrier,
     CookieFormat,
     Header,
@@ -41,7 +42,7 @@ from .session.cookie import (
 from .session.inbound import Device, Inbound, OldSession
 from .session.options import SessionOptions
 from .session.store import AsyncStore
-from .session.takeover import starlette_session
+from .session.takeover import canonical, starlette_session
 from .session.token import Token
 from .session.verbs import LoopSession as Session
 from .sessions import LIMIT_BODY, UNAVAILABLE_BODY, Sessions
@@ -58,11 +59,20 @@ TWO_WEEKS = 14 * 24 * 60 * 60  # seconds
 class _WithSession:
     """Opens the session of a connection, commits it before the headers and after the body, answers outages."""
 
-    def __init__(self, app: ASGIApp, sessions: Sessions, form: Carrier, state: AppState | None = None) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        sessions: Sessions,
+        form: Carrier,
+        state: AppState | None = None,
+        *,
+        old_age: float | None,
+    ) -> None:
+        """`old_age`: seconds that a cookie of Starlette's own is good for; None: for ever."""
         self.app = app
         self.sessions = sessions
         self.form = form
-        self.old_cookies = OldCookies.of(sessions, form)
+        self.old_cookies = OldCookies.of(sessions, form, old_age)
         self._state = state
         self._lazy = sessions.options.lazy
         self._excluded = sessions.options.exclude
@@ -145,7 +155,7 @@ class SessionMiddleware(_WithSession):
             max_age=max_age,
             lasting_age=TWO_WEEKS,
         )
-        super().__init__(app, sessions, form)
+        super().__init__(app, sessions, form, old_age=max_age)
 
 
 class UnstickyMiddleware(_WithSession):
@@ -158,7 +168,9 @@ class UnstickyMiddleware(_WithSession):
     def __init__(self, app: ASGIApp, settings: Source | None = None) -> None:
         loaded = settings_module.load(settings)
         sessions = Sessions(loaded.session)
-        super().__init__(app, sessions, carrier(loaded.session, sessions.terms.lifetime), AppState(loaded, sessions))
+        lifetime = sessions.terms.lifetime
+        form, state = carrier(loaded.session, lifetime), AppState(loaded, sessions)
+        super().__init__(app, sessions, form, state, old_age=lifetime.idle)
 
 
 class AppState:
@@ -185,27 +197,32 @@ class AppState:
 class OldCookies:
     """Starlette's own signed cookies, as long as their sessions are taken over."""
 
-    def __init__(self, name: str, keys: tuple[str, ...], until: float, max_age: float) -> None:
-        self.name = name
+    def __init__(self, names: tuple[str, ...], keys: tuple[str, ...], until: float, max_age: float | None) -> None:
+        self.names = names  # that of our cookie first
         self._keys = keys
         self._until = until
         self._max_age = max_age
 
     @classmethod
-    def of(cls, sessions: Sessions, form: Carrier) -> OldCookies | None:
+    def of(cls, sessions: Sessions, form: Carrier, max_age: float | None) -> OldCookies | None:
         """None where nothing is taken over."""
         options = sessions.options
         keys = options.migrate_keys or options.secret_keys
         if options.migrate_until is None or not keys:
             return None
         name = options.cookie.name or (form.name if isinstance(form, CookieFormat) else "session")
-        return cls(name.removeprefix("__Host-"), keys, options.migrate_until, sessions.terms.lifetime.idle)
+        names = dict.fromkeys((name, name.removeprefix(HOST_PREFIX)))  # ours may have got the prefix only now
+        return cls(tuple(names), keys, options.migrate_until, max_age)
 
     def read(self, headers: list[str], now: float) -> OldSession | None:
         """The one session of that kind that the request presents."""
-        texts = cookie_values(headers, self.name)
-        values = starlette_session(texts[0], self._keys, self._max_age, now) if len(set(texts)) == 1 else None
-        return None if values is None else OldSession(values, texts[0], self._until)
+        for name in self.names:
+            texts = set(cookie_values(headers, name))
+            text = texts.pop() if len(texts) == 1 else ""
+            values = starlette_session(text, self._keys, self._max_age, now)
+            if values is not None:
+                return OldSession(values, canonical(text), self._until)
+        return None
 
 
 def _closing(send: Send, close: Callable[[], Awaitable[None]]) -> Send:
@@ -308,7 +325,8 @@ class _Exchange(Inbound, RequestState):
         given = token_header(committed, host.form, host.sessions.signer, dict.get(session, "_permanent"))
         added = [given] if given is not None else []
         if committed.took_over and host.old_cookies is not None:
-            added += _ended(host.old_cookies.name, host.form)
+            presented = (name for name in host.old_cookies.names if cookie_values(self._headers("cookie"), name))
+            added += [deletion for name in presented for deletion in _ended(name, host.form)]
         kept = list(headers)
         _rewrite(kept, b"vary", lambda value: vary_on(value, host.form.varies_on))
         if added:

@@ -22,6 +22,10 @@ class FlaskSessionRecords:
         """The record's bytes. Raises StoreError."""
         try:
             data = self._client.get(key)
+        except redis.ResponseError as error:
+            if str(error).startswith("WRONGTYPE"):  # whatever the client has named, it is no session
+                return None
+            raise StoreError(f"Flask-Session's Redis: {type(error).__name__}") from None
         except redis.RedisError as error:
             raise StoreError(f"Flask-Session's Redis: {type(error).__name__}") from None
         return data if isinstance(data, bytes) else None
