@@ -131,7 +131,7 @@ def _tables(figures: Figures) -> Iterator[tuple[str, list[str], list[list[str]]]
             title = f"End to end: {kind}{loop}, 1 worker, {endtoend.CONNECTIONS} connections (x: beside no session)"
             yield title, ["", *MODES], rows
     rows = [
-        [goal.text, f"{'<=' if goal.at_most else '>='} {goal.limit:g}{goal.unit}", f"{value:.2f}{goal.unit}",
+        [goal.text, f"{'<=' if goal.at_most else '>='} {goal.limit:g}{goal.unit}", f"{value:.3g}{goal.unit}",
          "met" if goal.met(value) else "not met"]
         for goal, value in judged(figures)
     ]  # fmt: skip
