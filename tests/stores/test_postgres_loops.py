@@ -319,3 +319,31 @@ def test_closing_while_it_is_asked(own_postgres: Postgres, key: str) -> None:
         await asyncio.to_thread(eventually, lambda: own_postgres.connections() == 0)
 
     asyncio.run(main())
+
+
+def test_a_caller_cancelled_in_the_tick_in_which_it_was_served(own_postgres: Postgres, key: str) -> None:
+    """The connection that a queue or a handshake has just handed over is not lost with the caller."""
+
+    async def main() -> None:
+        store, loop = opened(own_postgres, options="?pool_size=1"), asyncio.get_running_loop()
+        await store.load(key)
+        pool = store._pool._here()
+        for moment in ("_pass_on", "_connected"):
+            original, tasks = getattr(pool, moment), list[asyncio.Task[Any]]()
+
+            def served(*arguments: Any, original: Any = original, tasks: list[asyncio.Task[Any]] = tasks) -> None:
+                loop.call_soon(tasks[-1].cancel)  # before the caller hears of it
+                original(*arguments)
+
+            if moment == "_connected":
+                pool._drop_idle()
+            setattr(pool, moment, served)
+            tasks += [asyncio.create_task(store.load(key)) for _ in range(2 if moment == "_pass_on" else 1)]
+            await asyncio.wait(tasks)
+            setattr(pool, moment, original)
+            assert tasks[-1].cancelled()
+            assert accounted(store)
+            assert await store.load(key) is None
+        await store.aclose()
+
+    asyncio.run(main())
