@@ -62,6 +62,39 @@ def test_no_reply(data: bytes) -> None:
         list(ReplyParser().feed(data))
 
 
+@pytest.mark.parametrize(
+    "items",
+    [
+        [b"a\r\n$1\r\nb", b"c"],
+        [b"$1\r\nb", b"$1\r\nb"],
+        [b"", b"\r\n", b""],
+        [b"x" * 9000, b"y"],
+        [b"y", b"x" * 8185],
+        [b"%d" % n for n in range(2000)],
+    ],
+    ids=lambda items: repr(items[0][:9]),
+)
+def test_values_that_look_like_replies(items: list[bytes]) -> None:
+    """Line ends and lengths within values, and arrays larger than what is cut at once."""
+    data = spoken(items) + spoken([b"next"])
+    assert list(ReplyParser().feed(data)) == [items, [b"next"]]
+    parser, found = ReplyParser(), []
+    for start in range(0, len(data), 997):
+        found += parser.feed(data[start : start + 997])
+    assert found == [items, [b"next"]]
+    assert parser.between
+
+
+def test_lengths_that_lie_in_an_array() -> None:
+    """No value is ever cut short or made longer."""
+    for data in (b"*2\r\n$2\r\nabc\r\n$1\r\na\r\n", b"*1\r\n$3\r\na\r\nb\r\n"):
+        with pytest.raises(ReplyError):
+            list(ReplyParser().feed(data))
+    parser = ReplyParser()
+    assert list(parser.feed(b"*1\r\n$03\r\nabc\r\n$1")) == [[b"abc"]]
+    assert not parser.between
+
+
 def test_no_array_is_none() -> None:
     """A null array is None, alone and among others."""
     assert list(ReplyParser().feed(b"*-1\r\n*2\r\n*-1\r\n*0\r\n")) == [None, [None, []]]

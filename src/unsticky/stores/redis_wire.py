@@ -18,6 +18,7 @@ from typing import Any
 from ..errors import StoreError
 from .redis_resp import LostError, ReplyError, ReplyParser, late, nonsense, pack
 
+_READ = 65536  # bytes
 _STALL = 0.005  # seconds; an event loop that is later than this itself can't tell yet that the server is late
 _TICK = 0.12  # seconds; a server notices ten times a second that a WAIT has taken long enough
 
@@ -25,7 +26,7 @@ _TICK = 0.12  # seconds; a server notices ten times a second that a WAIT has tak
 _HUNG_UP = getattr(select, "POLLRDHUP", 0)
 
 
-class Wire(asyncio.Protocol):
+class Wire(asyncio.BufferedProtocol):
     """The shared connection of one event loop. It opens itself; once `closed`, it stays so.
 
     `connect` does the handshake; `timeout` is in seconds, for connecting.
@@ -39,6 +40,7 @@ class Wire(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._poll: select.poll | None = None
         self._parser = ReplyParser()
+        self._buffer = memoryview(bytearray(_READ))  # ours: asyncio would allocate 256 kB for each reply
         self._unsent: list[bytes] = []
         self._waiters: deque[tuple[asyncio.Future[Any], float]] = deque()  # in the order of their commands
         self._acknowledged: tuple[asyncio.Future[Any], int, float] | None = None
@@ -148,11 +150,14 @@ class Wire(asyncio.Protocol):
         else:
             self._end(late())
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
         if self.closed:
             return
         try:
-            for reply in self._parser.feed(data):
+            for reply in self._parser.feed(bytes(self._buffer[:nbytes])):
                 waiter = self._waiters.popleft()[0]
                 if not waiter.done():
                     waiter.set_result(reply)
