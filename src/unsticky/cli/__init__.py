@@ -43,7 +43,7 @@ class _Parser(argparse.ArgumentParser):
     """A parser that repeats no password of a URL which stood in the wrong place."""
 
     def error(self, message: str) -> NoReturn:
-        super().error(re.sub(r"://\S*@", "://***@", message))
+        super().error(re.sub(r"://\S+", "://***", message))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -36,8 +36,8 @@ def list_sessions(options: argparse.Namespace) -> int:
         if options.json:
             print("".join(f"{_json(asdict(session))}\n" for session in shown), end="")
         else:
-            print("\n".join(_table(shown, sessions.clock.time())))
-            print(_summary(len(shown), count, options.owner is not None, sessions.options.store.masked))
+            summary = _summary(len(shown), count, options.owner is not None, sessions.options.store.masked)
+            print("\n".join([*_table(shown, sessions.clock.time()), summary]))
     return 0
 
 
