@@ -119,6 +119,7 @@ def _path(path: str, kind: Kind) -> tuple[str, str]:
 
 
 def _addresses(hosts: str, kind: Kind) -> tuple[tuple[str, int], ...]:
+    hosts = hosts.replace("%5B", "[").replace("%5D", "]")
     named = hosts.split(",") if kind != "single" else [hosts]
     if kind != "single" and not all(named):
         raise ValueError("name the hosts, with a comma between them: host1:port,host2:port")

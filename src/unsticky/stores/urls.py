@@ -8,6 +8,9 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 def split(url: str) -> SplitResult:
     """The URL's parts. Raises ValueError."""
+    scheme, _, rest = url.partition("://")
+    if scheme.endswith(("+cluster", "+sentinel")):  # several hosts: urlsplit knows the brackets of one only
+        url = f"{scheme}://{rest.replace('[', '%5B').replace(']', '%5D')}"
     try:
         return urlsplit(url)
     except ValueError:  # its text can hold a part of the URL that is a password
