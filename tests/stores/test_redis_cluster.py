@@ -6,7 +6,7 @@ import asyncio
 import random
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from itertools import chain, pairwise
 from pathlib import Path
@@ -134,22 +134,24 @@ def test_scan_while_a_slot_moves(servers: list[ClusterServer]) -> None:
         store.delete(key)
 
 
-def test_a_primary_killed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", ["killed", "paused"])
+def test_a_primary_that_fails(tmp_path: Path, how: str) -> None:
     """Its replica takes over, the writers find it; those of other servers notice nothing."""
-    with clustered(tmp_path) as servers:
+    with clustered(tmp_path) as servers, ExitStack() as stack:
         replica = add_replica(tmp_path, servers)
-        try:
-            with load(cluster_url(servers), 0.5, threads=4, tasks=8) as writers:
-                writers.goes_on()
+        stack.callback(replica.kill)
+        with load(cluster_url(servers), 0.5, threads=4, tasks=8) as writers:
+            writers.goes_on()
+            if how == "killed":
                 servers[0].kill()
-                writers.goes_on()
-            struck = {log.key for log in writers.logs if log.errors}
-            assert struck
-            for log in writers.logs:
-                assert log.key in struck or holder(servers, log.key) != 0
-            assert replica.info("replication")["role"] == "master"
-        finally:
-            replica.kill()
+            else:
+                stack.enter_context(servers[0].paused())
+            writers.goes_on()
+        struck = {log.key for log in writers.logs if log.errors}
+        assert struck
+        for log in writers.logs:
+            assert log.key in struck or holder(servers, log.key) != 0
+        assert replica.info("replication")["role"] == "master"
 
 
 def test_a_primary_without_a_replica_killed(tmp_path: Path) -> None:

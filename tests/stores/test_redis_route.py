@@ -85,12 +85,10 @@ def test_an_unknown_script_is_sent_whole() -> None:
         answered(Single(A), WRITE, noscript, noscript)
 
 
-@pytest.mark.parametrize("route", [Single(A), Cluster([A])], ids=["single", "cluster"])
-def test_a_write_that_may_be_applied_is_not_repeated(route: Route) -> None:
-    """Nor is one that timed out."""
-    if isinstance(route, Cluster):
-        answered(route, READ, ranges((0, SLOTS - 1, A)), [])
-    for trouble in (SENT, late(), ErrorReply("OOM x")):
+@pytest.mark.parametrize("trouble", [SENT, late(), ErrorReply("OOM x")], ids=["lost", "late", "refused"])
+def test_a_write_that_may_be_applied_is_not_repeated(cluster: Cluster, trouble: Any) -> None:
+    """Nor is one that timed out, or was refused for good."""
+    for route in (Single(A), cluster):
         with pytest.raises(StoreError):
             answered(route, WRITE, trouble)
 
@@ -176,6 +174,26 @@ def test_a_server_without_a_name_is_the_one_that_was_asked() -> None:
         route = Cluster([A])
         answered(route, READ, [[0, SLOTS - 1, [host, 7, b"id"]]], [])
         assert route.aim(READ, NOW) == Ask(Node("a", 7), b"read")
+
+
+def test_a_server_that_hangs_is_looked_up_again(cluster: Cluster) -> None:
+    """The command that found out fails; the next one asks another server who has the slot now, once."""
+    ask = cluster.aim(WRITE, NOW)
+    assert ask is not None
+    other = B if ask.node == A else A
+    with pytest.raises(StoreError, match="in time"):
+        answered(cluster, WRITE, late())
+    assert nodes(answered(cluster, WRITE, ranges((0, SLOTS - 1, C)), 1)[1]) == [other, C]
+    assert cluster.aim(WRITE, NOW) == Ask(C, b"write", write=True)
+
+
+def test_a_primary_that_hangs_is_looked_up_again() -> None:
+    """At once, not a second later."""
+    route = Sentinels([S], "shop")
+    answered(route, READ, [b"a", b"1"], MASTER, [])
+    with pytest.raises(StoreError, match="in time"):
+        answered(route, WRITE, late())
+    assert nodes(answered(route, WRITE, [b"b", b"2"], MASTER, 1)[1]) == [S, B, B]
 
 
 def test_moved_changes_the_map(cluster: Cluster) -> None:

@@ -35,16 +35,20 @@ class Cluster:
     def __init__(self, seeds: Sequence[Node]) -> None:
         self._seeds = tuple(seeds)
         self._map: SlotMap = {}
+        self._suspect: Node | None = None
 
     def aim(self, command: Command, now: float) -> Ask | None:
         node = self._map.get(slot(command.key))
-        return None if node is None else Ask(node, command.packed, command.write)
+        return None if node is None or node == self._suspect else Ask(node, command.packed, command.write)
 
     def again(self, command: Command, ask: Ask | None, trouble: StoreError, tries: int) -> Steps[Ask]:
         if tries:
             yield pause(tries, trouble)
-        if "(TRYAGAIN)" not in str(trouble):
-            yield from self._learn(self._map, None if ask is None else ask.node)
+        if ask is None:  # its slot is not known, or its server hung when it was asked last
+            suspect, self._suspect = self._suspect, None
+            yield from self._learn(self._map, suspect)
+        elif "(TRYAGAIN)" not in str(trouble):
+            yield from self._learn(self._map, ask.node)
         return (yield from self._aimed(command))
 
     def redirected(self, command: Command, ask: Ask, reply: ErrorReply) -> Steps[Ask]:
@@ -58,6 +62,9 @@ class Cluster:
         elif node == ask.node:
             yield pause(2, refusal(reply.code))
         return ask._replace(node=node, asking=False)
+
+    def suspect(self, node: Node) -> None:
+        self._suspect = node
 
     def primaries(self) -> Steps[list[Node]]:
         yield from self._learn(self._map, None)

@@ -72,6 +72,10 @@ class Route(Protocol):
         """The next attempt, after a MOVED or ASK. Raises StoreError."""
         ...
 
+    def suspect(self, node: Node) -> None:
+        """It did not answer well, and there was no time left to ask elsewhere: the next command should look first."""
+        ...
+
     def primaries(self) -> Steps[list[Node]]:
         """All servers that hold a part of the data. Raises StoreError."""
         ...
@@ -92,6 +96,7 @@ def _next(route: Route, command: Command, ask: Ask | None, outcome: Any, tries: 
         return (yield from route.again(command, None, late(), tries))
     if isinstance(outcome, StoreError):
         if not isinstance(outcome, LostError) or (outcome.sent and not command.repeatable):
+            route.suspect(ask.node)
             raise outcome
         return (yield from route.again(command, ask, outcome, tries))
     if outcome.code == "NOSCRIPT" and command.whole is not None and ask.packed is command.packed:
@@ -133,6 +138,9 @@ class Single:
     def redirected(self, command: Command, ask: Ask, reply: ErrorReply) -> Steps[Ask]:
         yield from ()
         raise StoreError('Redis store: this server is part of a cluster: the URL begins with "redis+cluster://"')
+
+    def suspect(self, node: Node) -> None:
+        """There is no other."""
 
     def primaries(self) -> Steps[list[Node]]:
         yield from ()

@@ -55,6 +55,9 @@ class Sentinels:
         yield from ()
         raise refusal(reply.code)
 
+    def suspect(self, node: Node) -> None:
+        self._asked_at = float("-inf")
+
     def primaries(self) -> Steps[list[Node]]:
         return [(yield from self._find())]
 
