@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,20 @@ def test_a_store_that_is_away(own_valkey: Valkey, capsys: pytest.CaptureFixture[
         message = shop.refused(1, *arguments)
         assert message.startswith(f"unsticky: valkey://:***@127.0.0.1:{own_valkey.port}/0: Redis store: can't connect")
         assert "hunter2" not in message
+
+
+def test_a_store_that_fails_half_way(shop: Shop) -> None:
+    """The message says what was done before."""
+    ids = [shop.login("ann") for _ in range(3)]
+    with closing(sqlite3.connect("sessions.db")) as file, file:
+        file.execute(
+            "CREATE TRIGGER broken BEFORE DELETE ON unsticky_sessions WHEN OLD.key = '%s' "
+            "BEGIN SELECT RAISE(ABORT, 'the disk is broken'); END" % ids[1]
+        )
+    assert shop.refused(1, "revoke", *ids) == (
+        f"unsticky: {shop.url}: SQLite store: the disk is broken; 1 session ended so far"
+    )
+    assert shop.ids() == set(ids[1:])
 
 
 def test_a_file_that_is_not_there_is_not_made(shop: Shop, tmp_path: Path) -> None:

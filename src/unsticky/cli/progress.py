@@ -10,8 +10,8 @@ from typing import Self, TextIO
 from ..clock import Clock, SystemClock
 from .texts import counted, duration
 
-_BETWEEN = 0.1  # seconds from one drawing to the next
-_BAR = 24  # characters
+_BETWEEN = 0.1  # seconds from one drawing to the next, and until the first: quick work shows nothing
+_BAR, _LEAST_BAR = 24, 5  # characters
 _WIDTH = 80  # of a terminal that does not tell
 
 
@@ -24,9 +24,10 @@ def line(what: str, count: int, total: int | None, seconds: float, width: int) -
     share = min(1.0, count / total)
     left = f", {duration((total - count) / rate)} left" if rate and count < total else ""
     text = f"{share:4.0%}  {count:,} of {total:,} {what}{speed}{left}"
-    filled = int(share * _BAR)
-    bar = f"[{'#' * filled}{'-' * (_BAR - filled)}] "
-    return (bar + text if len(bar) + len(text) < width else text)[: width - 1]
+    room = min(_BAR, width - len(text) - len("[] ") - 1)
+    filled = int(share * room)
+    bar = f"[{'#' * filled}{'-' * (room - filled)}] " if room >= _LEAST_BAR else ""
+    return (bar + text)[: width - 1]
 
 
 class Progress:
@@ -48,7 +49,8 @@ class Progress:
         self._stream = sys.stderr if stream is None else stream
         self._clock = clock or SystemClock()
         self._drawn = 0  # characters that are on the line
-        self._started = self._due = self._clock.monotonic()
+        self._started = self._clock.monotonic()
+        self._due = self._started + _BETWEEN
         self._shown = not quiet and self._stream.isatty()
 
     @property
