@@ -116,9 +116,12 @@ class Binding:
         if self.loaded:
             return self.outcome()
         token, loader = self.token, self.loader
-        if loader is None:
-            self._refuse_unloaded(token)
-        else:
+        if self.waits:
+            raise SessionNotLoaded(
+                "This session has to be loaded first: `await request.session.load()`, because of `lazy` or `exclude` "
+                "in the settings."
+            )
+        if loader is not None:
             try:
                 if token is not None:
                     self.accept(self._readable(loader, token.key), token)
@@ -257,13 +260,12 @@ class Binding:
             self.damaged = True
             return None
 
-    def _refuse_unloaded(self, token: Token | None) -> None:
-        if token is None and self._inbound.old_session() is None:
-            return
-        raise SessionNotLoaded(
-            "This session has to be loaded first: `await request.session.load()`, because of `lazy` or `exclude` "
-            "in the settings."
-        )
+    @property
+    def waits(self) -> bool:
+        """Has `loading` to be driven before anything can be said of the session?"""
+        if self.loaded or self.loader is not None:
+            return False
+        return self.token is not None or self._inbound.old_session() is not None
 
     def current_token(self) -> Token:
         """The token that this session has, or will have when it is written."""

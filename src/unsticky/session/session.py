@@ -90,7 +90,7 @@ class Session(dict[str, Any]):
         binding = self.opened()
         if binding is not None and not binding.loaded:
             try:
-                self.mark_accessed()
+                self._use()
             except SessionUnavailable:
                 return False
         return binding is None or binding.unavailable is None
@@ -108,17 +108,22 @@ class Session(dict[str, Any]):
         self["_permanent"] = bool(value)
 
     def mark_accessed(self) -> None:
-        """Load the session, if that was not done. Raises SessionUnavailable when its store is away."""
+        """Load the session, if that was not done. Raises SessionUnavailable when its store is away.
+
+        One that has to be awaited is left for `load()`: Starlette comes here for `request.session` alone.
+        """
         self._accessed = True
         if self._pending:
             binding = self.opened()
             if binding is not None:
+                if binding.waits:
+                    return
                 dict.update(self, binding.load())
             self._pending = False
 
     def mark_modified(self) -> None:
-        self.mark_accessed()
-        self._modified = True
+        self._use()
+        self._accessed = self._modified = True
         binding = self._binding
         if binding is not None:
             binding.changed = True
@@ -130,6 +135,8 @@ class Session(dict[str, Any]):
     def _use(self) -> None:
         if self._pending:
             self.mark_accessed()
+            if self._pending and self._binding is not None:
+                self._binding.load()  # says that it has to be awaited
 
     def show(self, values: Any) -> None:
         """Make `values` what the session holds, without any of it being a change."""
@@ -160,7 +167,7 @@ class Session(dict[str, Any]):
         The old token serves requests in flight for the grace (10 s). A strict rotation ends it at once, and requests
         that loaded the session before can't write any more.
         """
-        self.mark_accessed()
+        self._use()
         binding = self._binding
         if binding is None or (binding.record is None and binding.old is None):
             return  # a session that is not stored yet gets a fresh token anyway
@@ -287,8 +294,8 @@ class Session(dict[str, Any]):
 
     def clear(self) -> None:
         """End the session, here and at the client. What is written afterwards begins a new one, with a new token."""
-        self.mark_accessed()
-        self._modified = True
+        self._use()
+        self._accessed = self._modified = True
         binding = self._binding
         if binding is not None:
             binding.changed = True
