@@ -239,6 +239,20 @@ def test_a_name_that_is_none(kind: str, host: str) -> None:
         store.load("k")
 
 
+def test_more_than_a_socket_holds(own_valkey: Valkey, tmp_path: Path) -> None:
+    """A value that is sent and read in many pieces, plain and over TLS."""
+    value = bytes(range(256)) * 50_000
+    with tls_in_front_of(own_valkey.port, tmp_path) as (port, trusted):
+        for url in (own_valkey.url, f"valkeys://localhost:{port}?ssl_ca_certs={trusted}"):
+            with both(url, 20.0) as stores:
+                for store in stores.values():
+                    assert store.create("large", record(CLOCK.time(), a=value))
+                    loaded = store.load("large")
+                    assert loaded is not None
+                    assert loaded.fields == {"a": value}
+                    store.delete("large")
+
+
 FORK = """
 import asyncio, os, sys
 from unsticky.clock import SystemClock
