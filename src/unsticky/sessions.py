@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import TypeVar
 
@@ -15,6 +15,7 @@ from .errors import Problem, SessionUnavailable, SettingsError, StoreError
 from .session import listing
 from .session.binding import Binding, Loader
 from .session.commit import UNUSED, Committed, commit, settled
+from .session.events import SessionEvent
 from .session.inbound import Inbound
 from .session.listing import SessionInfo
 from .session.options import SessionOptions
@@ -26,7 +27,7 @@ from .session.token import Token, TokenSigner
 from .telemetry import otel
 from .worker import worker
 
-__all__ = ["SessionInfo", "Sessions"]
+__all__ = ["SessionEvent", "SessionInfo", "Sessions"]
 
 log = logging.getLogger("unsticky.session")
 
@@ -69,6 +70,7 @@ class Sessions:
         self.terms = self.terms_of(Lifetime.of(self.options, framework_idle))
         self._random_bytes = random_bytes
         self._purged = self.clock.monotonic()
+        self._listeners: list[Callable[[SessionEvent], object]] = []
 
     def terms_of(self, lifetime: Lifetime) -> Terms:
         """What holds for sessions that live for `lifetime`."""
@@ -131,7 +133,7 @@ class Sessions:
         if done is not None:
             return done
         started = perf_counter()
-        return self._reported(self.access.run(commit(session)), started)
+        return self._reported(session, self.access.run(commit(session)), started)
 
     async def commit_async(self, session: Session) -> Committed:
         """As `commit`, on an event loop."""
@@ -141,7 +143,7 @@ class Sessions:
         if done is not None:
             return done
         started = perf_counter()
-        return self._reported(await self.access.run_async(commit(session)), started)
+        return self._reported(session, await self.access.run_async(commit(session)), started)
 
     def commit_late(self, session: Session) -> None:
         """Write what was changed after the headers were sent. An outage is logged: nobody can be told any more."""
@@ -157,7 +159,11 @@ class Sessions:
         except SessionUnavailable:
             log.error(_LATE)
 
-    def _reported(self, committed: Committed, started: float) -> Committed:
+    def _reported(self, session: Session, committed: Committed, started: float) -> Committed:
+        binding = session.opened()
+        if binding is not None and binding.events:
+            events, binding.events = binding.events, []
+            self._tell(events)
         otel.session_committed(perf_counter() - started, "lost" if committed.lost else "committed")
         if committed.lost:
             log.info("A session ended elsewhere while a request was writing to it; that write was dropped.")
@@ -165,7 +171,25 @@ class Sessions:
             self._purge_now_and_then()
         return committed
 
-    # For programs: the sessions of an owner --------------------------------------------------------------------------
+    # For programs: what happens to sessions, and the sessions of an owner -------------------------------------------
+
+    def on_event(self, told: Callable[[SessionEvent], object]) -> Callable[[SessionEvent], object]:
+        """Call `told` with each SessionEvent of this process, after it is in the store. Usable as a decorator.
+
+        In the thread of the request or its event loop, so it must be quick. What it raises is logged.
+        """
+        self._listeners.append(told)
+        return told
+
+    def _tell(self, events: Sequence[SessionEvent]) -> int:
+        for event in events:
+            otel.session_event(event.kind)
+            for told in self._listeners:
+                try:
+                    told(event)
+                except Exception:
+                    log.exception("A listener of session events failed.")
+        return len(events)
 
     def list(self, owner: str | int) -> list[SessionInfo]:
         """The owner's live sessions, the newest login first. Raises SessionUnavailable."""
@@ -188,19 +212,20 @@ class Sessions:
 
         Whoever lets users do this checks first that the session is theirs: `find(id).owner`.
         """
-        return self.access.run(listing.revoke(id))
+        return self._tell(self.access.run(listing.revoke(id))) == 1
 
     async def revoke_async(self, id: str) -> bool:  # noqa: A002
         """As `revoke`, on an event loop."""
-        return await self.access.run_async(listing.revoke(id))
+        return self._tell(await self.access.run_async(listing.revoke(id))) == 1
 
     def revoke_all(self, owner: str | int, *, keep: Session | str | None = None) -> int:
         """End all sessions of an owner, but for `keep` (a session, or its id); return how many."""
-        return self.access.run(listing.revoke_all(str(owner), _id(keep), self.clock.time(), self.terms))
+        return self._tell(self.access.run(listing.revoke_all(str(owner), _id(keep), self.clock.time(), self.terms)))
 
     async def revoke_all_async(self, owner: str | int, *, keep: Session | str | None = None) -> int:
         """As `revoke_all`, on an event loop."""
-        return await self.access.run_async(listing.revoke_all(str(owner), _id(keep), self.clock.time(), self.terms))
+        steps = listing.revoke_all(str(owner), _id(keep), self.clock.time(), self.terms)
+        return self._tell(await self.access.run_async(steps))
 
     def close(self) -> None:
         """Give the store's connections back. A later use opens them again."""

@@ -16,8 +16,10 @@ from support.valkey import Valkey
 from support.valkey import valkey as valkey
 from unsticky.errors import SessionLimitReached
 from unsticky.scalars import Duration, StoreURL
+from unsticky.session.events import SessionEvent
 from unsticky.session.options import SessionOptions
 from unsticky.session.owners import ledger_key
+from unsticky.session.token import Token
 from unsticky.session.verbs import LoopSession
 from unsticky.sessions import Sessions
 from unsticky.testing import FakeClock
@@ -292,3 +294,37 @@ def test_a_crash_between_list_and_session(clock: FakeClock, user: str) -> None:
         log_in(sessions, user)
     clock.advance(61)
     assert is_in(log_in(sessions, user))
+
+
+def test_events_say_what_became_of_sessions(clock: FakeClock, user: str, caplog: pytest.LogCaptureFixture) -> None:
+    """In the order in which the store took them, with the id that lists have; a listener that fails disturbs nobody."""
+    sessions = make(f"memory://{uuid4().hex}", clock, renewal_timeout=Duration(500))
+    told: list[tuple[str, str | None]] = []
+
+    @sessions.on_event
+    def broken(event: SessionEvent) -> None:
+        raise RuntimeError("a listener's own trouble")
+
+    sessions.on_event(lambda event: told.append((event.kind, event.owner)))
+    browser = Browser(sessions)
+    with browser.visit() as session:
+        session["a"] = 1
+    with browser.visit() as session:
+        session.owner = user
+    clock.advance(600)
+    with browser.visit() as session:
+        assert session["a"] == 1
+    with browser.visit() as session:
+        session.clear()
+    assert told == [("created", None), ("rotated", user), ("rotated", user), ("ended", user)]
+    assert "A listener of session events failed" in caplog.text
+    told.clear()
+    one, other = log_in(sessions, user), log_in(sessions, user)
+    sessions.revoke_all(user, keep=other.arrive())
+    assert not is_in(one)
+    clock.advance(1061)
+    with other.visit() as session:
+        assert dict(session) == {}
+    with Browser(sessions, Token(other.token.handle, "s" * 43)).visit() as session:  # type: ignore[union-attr]
+        assert dict(session) == {}
+    assert told == [("created", user), ("created", user), ("revoked", user), ("expired", user)]

@@ -26,6 +26,7 @@ class Binding:
 
     __slots__ = (
         "_inbound",
+        "_only",
         "_plain",
         "_random",
         "_token",
@@ -72,6 +73,7 @@ class Binding:
         self.now = now
         self.loaded = False
         self.record: Record | None = None  # the live record that `token` was accepted by, as the store has it
+        self._only: Mapping[str, bytes] | None = None  # `_plain` without ours, once somebody needs it
         self._plain: Mapping[str, bytes] = NOTHING  # its fields, encoded and not sealed; ours may be among them
         self.values: Mapping[str, Any] = NOTHING  # as decoded: scalars that still are these were not changed
         self.mutable: list[str] = []  # names of values that may change inside
@@ -184,7 +186,7 @@ class Binding:
         return plain, codec.decode_all(plain, RESERVED)
 
     def _adopt(self, record: Record, plain: Mapping[str, bytes], decoded: codec.Decoded) -> None:
-        self.record, self._plain = record, plain
+        self.record, self._plain, self._only = record, plain, None
         self.values, self.mutable, others, self.undecodable = decoded
         self.plural = len(others) > 1
 
@@ -195,11 +197,13 @@ class Binding:
     @property
     def plain(self) -> Mapping[str, bytes]:
         """The application's fields, encoded and not sealed."""
-        return {name: data for name, data in self._plain.items() if not name.startswith(RESERVED)}
+        if self._only is None:
+            self._only = {name: data for name, data in self._plain.items() if not name.startswith(RESERVED)}
+        return self._only
 
     @plain.setter
     def plain(self, fields: Mapping[str, bytes]) -> None:
-        self._plain = fields
+        self._plain = self._only = fields
 
     def _taking_over(self) -> Steps[None]:
         """A session of another library, if there is one: its values, to be written by this request's commit."""

@@ -151,6 +151,7 @@ def _begin(session: Session, binding: Binding) -> Steps[Committed]:
     else:
         token, record, fields = yield from _created(session, binding)
         rebase(session, binding, token, record, fields)
+        binding.events.append(SessionEvent("created", token.key, record.owner))
         yield from end_oldest(record.owner, binding.terms)
         done = Committed(token, token, took_over=old is not None)
     binding.old_ended = old is not None
@@ -203,6 +204,7 @@ def _take_over(session: Session, binding: Binding, old: OldSession) -> Steps[Com
         return _shut_out(session, binding)
     binding.old = None
     rebase(session, binding, token, record, fields)
+    binding.events.append(SessionEvent("created", token.key, record.owner))
     return Committed(token, token, took_over=True)
 
 
@@ -243,53 +245,67 @@ def _update(session: Session, binding: Binding) -> Steps[Committed]:
     record, token = binding.record, binding.token
     assert record is not None
     assert token is not None
-    now, lifetime = binding.now(), binding.terms.lifetime
+    now = binding.now()
     fields, drop = _field_changes(session, binding)
     if binding.closed and not (fields or drop):
         return UNUSED  # the second commit, after the body
     rotated, strict = _rotation(binding, record, token, now)
-    put: dict[str, bytes] = {}
-    expect: dict[str, bytes | None] = {}
-    if binding.joining and binding.rotation is None:
-        put, expect = new_proof(token, now, record.generation), {binding.joining: record.fields[binding.joining]}
-    elif rotated is not None or (binding.plural and has_other_proofs(record)):
-        put, drop_proofs = proof_changes(record, token, lifetime, now, rotated=rotated, strict=strict)
-        drop |= drop_proofs
-        # Two tokens that are presented at once must not end each other: who was ended meanwhile ends nobody.
-        expect = {token.proof: record.fields[token.proof]} if put and rotated is None else {}
-    touches = lifetime.touch_due(record, now)
-    if not (fields or drop or put or touches or binding.owner is not None):
-        return Committed(Cookie.KEEP, _sendable(record, token))
+    put, gone, expect = _proofs(binding, record, token, now, rotated, strict)
+    touches = binding.terms.lifetime.touch_due(record, now)
+    if not (fields or drop or put or gone or touches or binding.owner is not None):
+        return Committed(Cookie.KEEP, _sendable(binding))
     if fields:
         check_sizes(binding, fields, {**binding.plain, **fields})
-        put |= stored(binding, token.key, fields)
+        put.update(stored(binding, token.key, fields))
     if binding.owner:
         yield from register(binding.owner, token.key, now, binding.terms)
         put |= _device(binding, token.key)
     change = Change(
         generation=record.generation,
         put=put,
-        drop=drop,
+        drop=drop | gone,
         expect=expect,
         touched=now if touches else None,
-        expires=lifetime.expires(record.created, now) if touches else None,
+        expires=binding.terms.lifetime.expires(record.created, now) if touches else None,
         owner=binding.owner,
         raise_generation=strict,
         delete_if_only=RESERVED if drop and _is_empty(session, binding, record) else None,
         base=record,
     )
-    update = Update(token.key, change)
+    return (yield from _written(session, binding, change, fields, rotated))
+
+
+def _proofs(
+    binding: Binding, record: Record, token: Token, now: float, rotated: Token | None, strict: bool
+) -> tuple[dict[str, bytes], frozenset[str], dict[str, bytes | None]]:
+    """What to put, to drop and to expect among the proofs."""
+    if binding.joining and binding.rotation is None:
+        expect: dict[str, bytes | None] = {binding.joining: record.fields[binding.joining]}
+        return new_proof(token, now, record.generation), frozenset(), expect
+    if rotated is None and not (binding.plural and has_other_proofs(record)):
+        return {}, frozenset(), {}
+    put, drop = proof_changes(record, token, binding.terms.lifetime, now, rotated=rotated, strict=strict)
+    # Two tokens that are presented at once must not end each other: who was ended meanwhile ends nobody.
+    return put, drop, {token.proof: record.fields[token.proof]} if put and rotated is None else {}
+
+
+def _written(
+    session: Session, binding: Binding, change: Change, fields: Mapping[str, bytes], rotated: Token | None
+) -> Steps[Committed]:
+    record = binding.record
+    assert record is not None
+    update = Update(binding.current_token().key, change)
     try:
         applied = yield update
     except StoreError:
         if not update.only_touches:
             raise
-        return Committed(Cookie.KEEP, _sendable(record, token))  # a request that only read has its answer
+        return Committed(Cookie.KEEP, _sendable(binding))  # a request that only read has its answer
     if applied is Applied.CONFLICT:
         return (yield from _without_proofs(session, binding, change, fields))
     done = _settle(session, binding, change, applied, fields, rotated)
     if applied is Applied.APPLIED:
-        yield from _keep_account(binding, record, change, now)
+        yield from _keep_account(binding, record, change, binding.now())
     return done
 
 
@@ -351,25 +367,31 @@ def _settle(
         dict.clear(session)
         return Committed(Cookie.KEEP, lost=bool(change.put or change.drop))
     after = changed(record, change)
-    plain = {name: data for name, data in binding.plain.items() if name not in change.drop} | dict(fields)
+    plain = {**binding.plain, **fields}
+    for name in change.drop:
+        plain.pop(name, None)
     rebase(session, binding, rotated or token, after, plain)
     if rotated is not None:
+        if not joins:
+            binding.events.append(SessionEvent("rotated", rotated.key, after.owner))
         return Committed(rotated, rotated, took_over=joins)
-    sendable = _sendable(after, token)
+    sendable = _sendable(binding)
     return Committed(Cookie.REFRESH if sendable else Cookie.KEEP, sendable)
 
 
-def _sendable(record: Record, token: Token | None) -> Token | None:
+def _sendable(binding: Binding) -> Token | None:
     """A token on its way out must not be sent again: it would replace its successor at the client."""
-    return None if token is None or is_leaving(record, token) else token
+    return binding.token if binding.standing else None
 
 
 def changed(record: Record, change: Change) -> Record:
     """The record as this request knows it after `change`; other requests' changes are not in it, and need not be."""
-    kept = {name: value for name, value in record.fields.items() if name not in change.drop}
-    kept.update(change.put)
+    fields = dict(record.fields)
+    for name in change.drop:
+        fields.pop(name, None)
+    fields.update(change.put)
     return Record(
-        fields=kept,
+        fields=fields,
         created=record.created,
         touched=record.touched if change.touched is None else change.touched,
         expires=record.expires if change.expires is None else max(change.expires, record.expires),
@@ -380,9 +402,9 @@ def changed(record: Record, change: Change) -> Record:
 
 def rebase(session: Session, binding: Binding, token: Token | None, record: Record, plain: Mapping[str, bytes]) -> None:
     binding.token, binding.record, binding.plain = token, record, plain
-    binding.plural = sum(name.startswith(RESERVED) for name in record.fields) > 1
+    binding.plural = len(record.fields) - len(plain) > 1
     binding.standing = token is not None and not is_leaving(record, token)
-    binding.values = dict(dict.items(session))
+    binding.values = dict(dict.items(session))  # not dict.copy: a subclass is copied key by key
     binding.mutable = [name for name, value in binding.values.items() if type(value) not in codec.SCALARS]
     binding.rotation = binding.owner = None
     binding.changed, binding.joining = False, ""
@@ -390,12 +412,13 @@ def rebase(session: Session, binding: Binding, token: Token | None, record: Reco
 
 def _field_changes(session: Session, binding: Binding) -> tuple[dict[str, bytes], frozenset[str]]:
     """The encoded values that differ from what was loaded, and the names that are there no more."""
-    values, plain = binding.values, binding.plain
+    values, plain, scalars = binding.values, binding.plain, codec.SCALARS
     put = {}
     for name, value in dict.items(session):
-        loaded = plain.get(name)
-        if loaded is not None and values.get(name, _ABSENT) is value and _is_as_loaded(value, loaded):
+        # The very object that was loaded: a scalar can't have changed, others may have inside.
+        if values.get(name, _ABSENT) is value and (type(value) in scalars or codec.is_plainly(value, plain[name])):
             continue
+        loaded = plain.get(name)
         data = codec.encode(value, f"session[{name!r}]")
         if data != loaded and (loaded is None or data != _encoded_again(loaded)):
             put[name] = data
@@ -403,11 +426,6 @@ def _field_changes(session: Session, binding: Binding) -> tuple[dict[str, bytes]
         return put, frozenset()
     present = dict.keys(session) | binding.undecodable
     return put, frozenset(name for name in plain if name not in present)
-
-
-def _is_as_loaded(value: object, loaded: bytes) -> bool:
-    """`value` is the very object that was loaded: a scalar can't have changed, others may have inside."""
-    return type(value) in codec.SCALARS or codec.is_plainly(value, loaded)
 
 
 def _encoded_again(loaded: bytes) -> bytes | None:
@@ -440,6 +458,6 @@ def check_sizes(binding: Binding, new: Mapping[str, bytes], all_: Mapping[str, A
             raise SessionValueError(
                 f"session[{name!r}]: takes {len(data):,} bytes; a key may take {most:,} (session.maximum_value_size)"
             )
-    size, most = sum(len(name) + len(data) for name, data in all_.items()), binding.terms.maximum_session_size
+    size, most = sum(map(len, all_)) + sum(map(len, all_.values())), binding.terms.maximum_session_size
     if size > most:
         raise SessionValueError(f"session: takes {size:,} bytes; it may take {most:,} (session.maximum_session_size)")

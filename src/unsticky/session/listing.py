@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from ..errors import DamagedRecord
 from . import codec
 from .commit import DEVICE
+from .events import SessionEvent
 from .operations import Delete, Load, Steps
 from .options import STORAGE_GRACE
 from .owners import forget, listing
@@ -77,34 +78,31 @@ def load(key: str) -> Steps[Record | None]:
     return record
 
 
-def revoke(key: str) -> Steps[bool]:
-    """End one session. False if there is none. One that can't be read any more ends too."""
+def revoke(key: str) -> Steps[list[SessionEvent]]:
+    """End one session, if there is one. One that can't be read any more ends too."""
     try:
         record = yield from load(key)
     except DamagedRecord:
         yield Delete(key)
-        return True
-    if record is not None:
-        yield from end(key, record)
-    return record is not None
+        return [SessionEvent("revoked", key, None)]
+    return [(yield from end(key, record))] if record is not None else []
 
 
-def end(key: str, record: Record) -> Steps[None]:
+def end(key: str, record: Record) -> Steps[SessionEvent]:
     """End the session of that record."""
     yield Delete(key)
     if record.owner:
         yield from forget(record.owner, key)
+    return SessionEvent("revoked", key, record.owner)
 
 
-def revoke_all(owner: str, keep: str | None, now: float, terms: Terms) -> Steps[int]:
-    """End all sessions of an owner but `keep`; return how many."""
-    ended = 0
-    for key, _ in (yield from listing(owner, now, terms)):
+def revoke_all(owner: str, keep: str | None, now: float, terms: Terms) -> Steps[list[SessionEvent]]:
+    """End all sessions of an owner but `keep`."""
+    events = []
+    for key, record in (yield from listing(owner, now, terms)):
         if key != keep:
-            yield Delete(key)
-            yield from forget(owner, key)
-            ended += 1
-    return ended
+            events.append((yield from end(key, record)))
+    return events
 
 
 def _device(key: str, record: Record, sealer: Sealer | None) -> tuple[str, str]:

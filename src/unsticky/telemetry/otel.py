@@ -50,6 +50,10 @@ _pool_events = _meter.create_counter(
     description="Ejections, recoveries, failovers and panics of pools, by unsticky.event.",
 )
 
+_session_events = _meter.create_counter(
+    "unsticky.session.events", unit="{event}", description="What became of sessions, by unsticky.event."
+)
+
 Attributes = dict[str, str | int | float | bool]
 
 
@@ -230,6 +234,11 @@ def session_loaded(seconds: float, found: bool) -> None:
 def session_committed(seconds: float, result: str) -> None:
     """The current request's session was written; `result` is a fixed word, such as "created" or "conflict"."""
     _session_event("commit", seconds, {"unsticky.session.result": result})
+
+
+def session_event(kind: str) -> None:
+    """Something happened to a session; `kind` as in SessionEvent. Counted without saying to which."""
+    _session_events.add(1, {"unsticky.event": kind})
 
 
 def _session_event(name: str, seconds: float, attributes: Attributes) -> None:
