@@ -30,8 +30,8 @@ def test_a_store_that_fails_half_way(shop: Shop) -> None:
     ids = [shop.login("ann") for _ in range(3)]
     with closing(sqlite3.connect("sessions.db")) as file, file:
         file.execute(
-            "CREATE TRIGGER broken BEFORE DELETE ON unsticky_sessions WHEN OLD.key = '%s' "
-            "BEGIN SELECT RAISE(ABORT, 'the disk is broken'); END" % ids[1]
+            f"CREATE TRIGGER broken BEFORE DELETE ON unsticky_sessions WHEN OLD.key = '{ids[1]}' "
+            "BEGIN SELECT RAISE(ABORT, 'the disk is broken'); END"
         )
     assert shop.refused(1, "revoke", *ids) == (
         f"unsticky: {shop.url}: SQLite store: the disk is broken; 1 session ended so far"

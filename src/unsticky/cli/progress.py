@@ -83,7 +83,9 @@ class Progress:
 
     def _draw(self, text: str) -> None:
         # Spaces instead of an escape sequence: every terminal knows them.
-        self._stream.write(f"\r{text.ljust(self._drawn)}")
+        padded = text.ljust(self._drawn)
+        self._drawn = len(padded)  # first: Ctrl-C may come after the writing
+        self._stream.write(f"\r{padded}")
         self._stream.flush()
         self._drawn = len(text)
 
