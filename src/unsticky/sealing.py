@@ -8,6 +8,7 @@ are sealed with one (NIST SP 800-38D 8.3).
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Sequence
 
@@ -16,12 +17,19 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from .errors import DamagedRecord
+from .errors import DamagedRecord, StoreError
 from .session.sealing import UnknownKey
+
+log = logging.getLogger("unsticky.session")
 
 _VERSION = b"\x01"
 _NONCE, _ID = 12, 4  # bytes
 _HEAD = 1 + _ID + _NONCE
+
+
+_UNKNOWN = "A session's value was encrypted with a key that is not among `encryption_keys`."
+_PLAIN = "A session's value is not encrypted, though `encryption_keys` are set: it is refused."
+_MOVED = "A session's encrypted value was changed, or belongs to another place."
 
 
 class KeyRing:
@@ -42,17 +50,23 @@ class KeyRing:
     def open(self, key: str, name: str, data: bytes) -> bytes:
         """What was sealed. Raises UnknownKey; DamagedRecord for what was changed, moved, or never sealed."""
         if len(data) < _HEAD or data[:1] != _VERSION:
-            raise DamagedRecord("A session's value is not encrypted, though `encryption_keys` are set: it is refused.")
+            raise _logged(DamagedRecord(_PLAIN))
         cipher = self._keys.get(data[1 : 1 + _ID])
         if cipher is None:
-            raise UnknownKey("A session's value was encrypted with a key that is not among `encryption_keys`.")
+            raise _logged(UnknownKey(_UNKNOWN))
         try:
             return cipher.decrypt(data[1 + _ID : _HEAD], data[_HEAD:], _place(key, name))
         except InvalidTag:
-            raise DamagedRecord("A session's encrypted value was changed, or belongs to another place.") from None
+            raise _logged(DamagedRecord(_MOVED)) from None
 
     def __repr__(self) -> str:
         return f"<KeyRing of {len(self._keys)}>"
+
+
+def _logged(error: StoreError) -> StoreError:
+    """Whoever asked goes on without that session, or answers 503: only the log can say why."""
+    log.error("A session can't be read: %s", error)
+    return error
 
 
 def _derived(secret: str) -> tuple[bytes, bytes]:

@@ -40,7 +40,7 @@ class Carrier(Protocol):
     def delete(self) -> Header: ...
 
     def lasts(self, permanent: bool | None) -> bool:
-        """Does the client keep it for a time that has to be prolonged?"""
+        """Is it sent again with each write? For its time has to be prolonged, or may just have been limited."""
         ...
 
 
@@ -91,8 +91,8 @@ class CookieFormat:
         return "Set-Cookie", ended
 
     def lasts(self, permanent: bool | None) -> bool:
-        """Has it a Max-Age?"""
-        return self._age(permanent) is not None
+        """Has it a Max-Age, or is that one what the session may have taken from it?"""
+        return permanent is False or self._age(permanent) is not None
 
     def _age(self, permanent: bool | None) -> int | None:
         if permanent is None:
