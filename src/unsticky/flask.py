@@ -13,27 +13,31 @@ import atexit
 import weakref
 from collections.abc import Callable, Mapping
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import Any, Self, TypeVar
 
 import flask.sessions
 from flask import Flask, Request, Response, current_app
 from itsdangerous import BadData
-from werkzeug.exceptions import ServiceUnavailable
+from werkzeug.exceptions import Conflict, ServiceUnavailable
 
 from . import errors, wsgi
 from . import settings as settings_module
 from .pools import Pools
 from .session.commit import Committed, Cookie
-from .session.cookie import HeaderFormat, prefixed, uncached
+from .session.cookie import HeaderFormat, cookie_values, prefixed, uncached
 from .session.inbound import Device, Inbound, OldSession
+from .session.operations import Steps
 from .session.options import CookieOptions, SessionOptions
 from .session.policy import Lifetime, Terms
+from .session.session import Driver, Opener
 from .session.store import Store
 from .session.takeover import canonical, flask_session_id, flask_session_values
 from .session.token import Token, TokenSigner
 from .session.verbs import ThreadSession
 from .sessions import LIMIT_BODY, UNAVAILABLE_BODY, Sessions
 from .settings import Settings, Source
+
+T = TypeVar("T")
 
 
 class SessionUnavailable(errors.SessionUnavailable, ServiceUnavailable):  # type: ignore[misc]
@@ -44,8 +48,44 @@ class SessionUnavailable(errors.SessionUnavailable, ServiceUnavailable):  # type
         self.retry_after = cause.retry_after
 
 
+class SessionLimitReached(errors.SessionLimitReached, Conflict):
+    """The user has as many sessions as are allowed. Flask answers it with 409."""
+
+    def __init__(self) -> None:
+        Conflict.__init__(self, description=LIMIT_BODY.decode().strip())
+
+
+def _as_http(error: errors.SessionError) -> errors.SessionError:
+    """What a session raises, as an exception that Flask has an answer for."""
+    if isinstance(error, errors.SessionUnavailable) and not isinstance(error, SessionUnavailable):
+        return SessionUnavailable(error)
+    return SessionLimitReached() if isinstance(error, errors.SessionLimitReached) else error
+
+
+class _HttpDriver:
+    """For `save()`, `reload()` and transactions."""
+
+    __slots__ = ("_driver",)
+
+    def __init__(self, driver: Driver) -> None:
+        self._driver = driver
+
+    def run(self, steps: Steps[T]) -> T:
+        try:
+            return self._driver.run(steps)
+        except errors.SessionError as error:
+            raise _as_http(error) from error
+
+    async def run_async(self, steps: Steps[T]) -> T:
+        return await self._driver.run_async(steps)
+
+
 class FlaskSession(ThreadSession, flask.sessions.SessionMixin):  # type: ignore[override]
     """`flask.session`: what is assigned to it lives in the store."""
+
+    @classmethod
+    def bound(cls, open_binding: Opener, driver: Driver) -> Self:
+        return super().bound(open_binding, _HttpDriver(driver))
 
     @property
     def permanent(self) -> bool:
@@ -60,7 +100,20 @@ class FlaskSession(ThreadSession, flask.sessions.SessionMixin):  # type: ignore[
         try:
             super().mark_accessed()
         except errors.SessionUnavailable as error:
-            raise SessionUnavailable(error) from error
+            raise _as_http(error) from error
+
+    def mark_modified(self) -> None:
+        try:
+            super().mark_modified()
+        except errors.SessionUnavailable as error:
+            raise _as_http(error) from error
+
+    def clear(self) -> None:
+        """End the session, here and at the client. What is written afterwards begins a new one, with a new token."""
+        try:
+            super().clear()
+        except errors.SessionUnavailable as error:
+            raise _as_http(error) from error
 
 
 class SessionInterface(flask.sessions.SessionInterface):
@@ -115,12 +168,15 @@ class SessionInterface(flask.sessions.SessionInterface):
         except errors.SessionLimitReached:
             _answer(response, 409, LIMIT_BODY)
             return False
-        response.vary.add("Cookie" if self.header is None else self.header.name)
-        self._tell_client(app, session, committed, response)
+        _vary_on(response, "Cookie" if self.header is None else self.header.name)
+        token = self._token_to_send(app, session, committed)
+        if token is not None or committed.cookie is Cookie.DELETE or committed.took_over:
+            self._tell_client(app, session, committed, token, response)
         return True
 
-    def _tell_client(self, app: Flask, session: FlaskSession, committed: Committed, response: Response) -> None:
-        token = self._token_to_send(app, session, committed)
+    def _tell_client(
+        self, app: Flask, session: FlaskSession, committed: Committed, token: Token | None, response: Response
+    ) -> None:
         told = self._tell_by_cookie(app, session, committed, token, response)
         if self.header is not None and token is not None:
             response.headers.set(*self.header.set(_signer(app).dumps(token)))
@@ -174,6 +230,9 @@ class SessionInterface(flask.sessions.SessionInterface):
         if self.options.cookie.name is not None:
             return self.options.cookie.name
         name: str = super().get_cookie_name(app)
+        secure = self.options.cookie.secure
+        if not (app.config["SESSION_COOKIE_SECURE"] if secure is None else secure):
+            return name
         if name != app.default_config["SESSION_COOKIE_NAME"]:
             return name
         of_app = self._attributes(app, self.options.cookie)
@@ -191,8 +250,10 @@ class SessionInterface(flask.sessions.SessionInterface):
     def old_session(self, app: Flask, request: Request) -> OldSession | None:
         """A session of Flask's signed cookie, or of Flask-Session in Redis. Raises StoreError."""
         until = self.options.migrate_until
+        if until is None:
+            return None
         texts = set(request.cookies.getlist(super().get_cookie_name(app)))
-        if until is None or len(texts) != 1:
+        if len(texts) != 1:
             return None
         [text] = texts
         values = _flask_values(app, text)
@@ -221,7 +282,9 @@ class _Inbound(Inbound):
         if interface.header is not None:
             texts = interface.header.read(request.headers.getlist)
         else:
-            texts = request.cookies.getlist(interface.get_cookie_name(self._app))
+            # Not `request.cookies`: Werkzeug parses all of them, and decodes what is in quotes; a token needs neither.
+            header = request.environ.get("HTTP_COOKIE")
+            texts = cookie_values([header], interface.get_cookie_name(self._app)) if header else []
         return _signer(self._app).choose(texts)
 
     def old_session(self) -> OldSession | None:
@@ -235,9 +298,13 @@ def _flask_session_records(options: SessionOptions) -> Any:
     """Flask-Session's, to be taken over."""
     if options.migrate_flask_session is None:
         return None
-    from .stores.flask_session import FlaskSessionRecords  # its driver is optional
+    from .stores.flask_session import FlaskSessionRecords  # only who migrates needs it
 
-    return FlaskSessionRecords(str(options.migrate_flask_session), options.store_timeout)
+    try:
+        return FlaskSessionRecords(str(options.migrate_flask_session), options.store_timeout)
+    except ValueError as error:
+        problem = errors.Problem("session.migrate_flask_session", f"is the URL of a Redis: {error}")
+        raise errors.SettingsError("session", [problem]) from None
 
 
 def _flask_values(app: Flask, text: str) -> dict[str, Any] | None:
@@ -253,6 +320,13 @@ def _flask_values(app: Flask, text: str) -> dict[str, Any] | None:
 
 
 _FLASKS_OWN = flask.sessions.SecureCookieSessionInterface()
+
+
+def _vary_on(response: Response, header: str) -> None:
+    if "Vary" in response.headers:
+        response.vary.add(header)
+    else:  # the usual case, without Werkzeug's set of headers
+        response.headers["Vary"] = header
 
 
 def _keys(app: Flask) -> tuple[str | bytes, ...]:

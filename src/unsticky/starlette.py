@@ -102,6 +102,10 @@ class _WithSession:
             if scope["type"] != "http" or exchange.started:
                 raise
             await exchange.answer_unavailable(error)
+        except SessionLimitReached:  # of `session.save()`
+            if scope["type"] != "http" or exchange.started:
+                raise
+            await exchange.answer_limit()
         except BaseException:
             await exchange.finish_failed()
             raise
@@ -312,7 +316,7 @@ class _Exchange(Inbound, RequestState):
         except SessionLimitReached:
             if not http:
                 raise
-            await self._answer(409, LIMIT_BODY, [])
+            await self.answer_limit()
             return
         self.started = True
         self.session.seal()
@@ -349,6 +353,9 @@ class _Exchange(Inbound, RequestState):
 
     async def answer_unavailable(self, error: SessionUnavailable) -> None:
         await self._answer(503, UNAVAILABLE_BODY, [(b"retry-after", str(error.retry_after).encode())])
+
+    async def answer_limit(self) -> None:
+        await self._answer(409, LIMIT_BODY, [])
 
     async def _answer(self, status: int, body: bytes, headers: list[tuple[bytes, bytes]]) -> None:
         self.started = self._replaced = True

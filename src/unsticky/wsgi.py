@@ -159,6 +159,8 @@ class _WithSession:
             body = self._app(environ, response.start)
         except SessionUnavailable as error:
             return response.unavailable(error)
+        except SessionLimitReached:  # of `session.save()`
+            return response.limit_reached()
         return response.body(body, environ)
 
 
@@ -188,7 +190,7 @@ class _Response:
             except SessionUnavailable as error:
                 self._answer_unavailable(error, exc_info)
             except SessionLimitReached:
-                self._answer("409 Conflict", LIMIT_BODY, [], exc_info)
+                self._answer_limit(exc_info)
         if self._replaced is not None:
             return _ignore
         accessed = self._session.accessed
@@ -227,6 +229,10 @@ class _Response:
             if sent:
                 raise
             self._answer_unavailable(error, sys.exc_info())
+        except SessionLimitReached:
+            if sent:
+                raise
+            self._answer_limit(sys.exc_info())
         if self._replaced is not None:
             yield self._replaced
 
@@ -237,6 +243,13 @@ class _Response:
     def unavailable(self, error: SessionUnavailable) -> list[bytes]:
         self._answer_unavailable(error, sys.exc_info())
         return [UNAVAILABLE_BODY]
+
+    def limit_reached(self) -> list[bytes]:
+        self._answer_limit(sys.exc_info())
+        return [LIMIT_BODY]
+
+    def _answer_limit(self, exc_info: Any) -> None:
+        self._answer("409 Conflict", LIMIT_BODY, [], exc_info)
 
     def _answer_unavailable(self, error: SessionUnavailable, exc_info: Any) -> None:
         retry = ("Retry-After", str(error.retry_after))
