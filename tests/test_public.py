@@ -72,7 +72,7 @@ print("fine")
     assert python(BLOCKER + code) == "fine"
 
 
-@pytest.mark.parametrize(("url", "extra"), [("redis://localhost", "redis")])
+@pytest.mark.parametrize(("url", "extra"), [("postgresql://localhost/app", "postgres")])
 def test_a_missing_driver_names_its_extra(url: str, extra: str) -> None:
     """At start-up, in one line that can be pasted."""
     code = f"""

@@ -8,7 +8,7 @@ from typing import Self
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", re.ASCII)
-_PASSWORD = re.compile(r"(?<=://)([^/?#]*):([^/?#@]*)@|(?<=[?&])((?:\w*password|\w*secret)=)[^&#]*")
+_PASSWORD = re.compile(r"(?<=://)([^/?#:@]*):([^/?#]*)@|(?<=[?&])((?:\w*password|\w*secret)=)[^&#]*")
 
 DURATION_FORM = 'a duration such as "250ms", "30s", "5m", "12h", "14d", or a number of seconds'
 

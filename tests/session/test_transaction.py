@@ -21,6 +21,7 @@ from unsticky.session.options import SessionOptions
 from unsticky.session.token import Token
 from unsticky.session.verbs import LoopSession
 from unsticky.sessions import Sessions
+from unsticky.testing import FakeClock
 
 
 @pytest.fixture(params=["memory", "sqlite", "valkey"])
@@ -199,6 +200,32 @@ def test_a_session_that_ended_elsewhere(browser: Browser) -> None:
                 first = False
     assert dict(session) == {}
     assert browser.sessions.commit(session).cookie is Cookie.KEEP
+
+
+def test_a_request_in_flight_may_do_one_after_a_rotation(tmp_path: Path) -> None:
+    """Its token has ended with the grace, but it was let in, and only a strict rotation shuts it out."""
+    clock = FakeClock()
+    one = Browser(Sessions(SessionOptions(store=StoreURL("memory://")), clock=clock))
+    with one.visit() as session:
+        session["n"] = 1
+    slow, slower = one.arrive(), one.arrive()
+    assert slow["n"] == slower["n"] == 1
+    with one.visit() as session:
+        session.rotate()
+    clock.advance(11)
+    with one.visit() as session:
+        session["n"] = 2
+    for draft in slow.transaction():
+        draft["n"] += 1
+    slow.reload()
+    assert slow["n"] == 3
+    one.leave(slow)
+    assert one.last.cookie is Cookie.KEEP
+    with one.visit() as session:
+        session.rotate(strict=True)
+    with pytest.raises(SessionConflict):
+        for draft in slower.transaction():
+            draft["n"] += 1
 
 
 def test_one_that_is_overtaken_for_ever_gives_up(browser: Browser) -> None:

@@ -179,6 +179,18 @@ class Binding:
         self.token = None
         return False
 
+    def renew(self, record: Record | None) -> bool:
+        """Take a newer copy of this session's record. Who was let in stays in until a strict rotation, or the end."""
+        mine, token = self.record, self.current_token()
+        if record is None or mine is None or record.generation != mine.generation:
+            return False
+        if is_over(record, self.terms.lifetime, self.now()):
+            return False
+        plain, decoded = self._opened(record, token)
+        self.standing = stands(record.fields.get(token.proof, b""))
+        self._adopt(record, plain, decoded)
+        return True
+
     def _opened(self, record: Record, token: Token) -> tuple[Mapping[str, bytes], codec.Decoded]:
         """The fields, not sealed, and what they say. Raises UnknownKey, DamagedRecord for what can't be unsealed."""
         sealer = self.terms.sealer

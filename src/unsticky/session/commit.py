@@ -95,7 +95,7 @@ def reload(session: Session) -> Steps[None]:
         return
     token, joining = binding.token, binding.joining
     record = yield Load(token.key)
-    if not (binding.join(token, record, [joining]) if joining else binding.accept(record, token)):
+    if not (binding.join(token, record, [joining]) if joining else binding.renew(record)):
         binding.begin_anew()
     binding.changed, binding.rotation, binding.owner = False, None, None
     session.show(binding.values)
@@ -282,9 +282,10 @@ def _proofs(
     if binding.joining and binding.rotation is None:
         expect: dict[str, bytes | None] = {binding.joining: record.fields[binding.joining]}
         return new_proof(token, now, record.generation), frozenset(), expect
-    if rotated is None and not (binding.plural and has_other_proofs(record)):
+    if rotated is None and not (binding.plural and has_other_proofs(record) and token.proof in record.fields):
         return {}, frozenset(), {}
-    put, drop = proof_changes(record, token, binding.terms.lifetime, now, rotated=rotated, strict=strict)
+    joins = bool(binding.joining)
+    put, drop = proof_changes(record, token, binding.terms.lifetime, now, rotated=rotated, strict=strict, joins=joins)
     # Two tokens that are presented at once must not end each other: who was ended meanwhile ends nobody.
     return put, drop, {token.proof: record.fields[token.proof]} if put and rotated is None else {}
 

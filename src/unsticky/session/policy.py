@@ -141,21 +141,29 @@ def _time(value: bytes) -> float:
 
 
 def is_leaving(record: Record, token: Token) -> bool:
-    """Is `token` one that a rotation has replaced, and that is accepted only for requests in flight?"""
-    return not stands(record.fields.get(token.proof, _STANDING))
+    """Is `token` one that a rotation has replaced, and that is accepted only for requests in flight, or not even so?"""
+    return not stands(record.fields.get(token.proof, b""))
 
 
 def proof_changes(
-    record: Record, token: Token, lifetime: Lifetime, now: float, *, rotated: Token | None = None, strict: bool = False
+    record: Record,
+    token: Token,
+    lifetime: Lifetime,
+    now: float,
+    *,
+    rotated: Token | None = None,
+    strict: bool = False,
+    joins: bool = False,
 ) -> tuple[dict[str, bytes], frozenset[str]]:
     """What to put and what to drop among the proofs.
 
     Presenting a token ends the others that are still good (two rotations at once leave two). A rotation puts its own
-    and gives the token that it replaces the grace; a strict one drops all others.
+    and gives the token that it replaces the grace; a strict one drops all others. `joins`: the token is good, though
+    the record does not know it yet.
     """
     put: dict[str, bytes] = {}
     drop: set[str] = set()
-    own, leaves = token.proof, is_leaving(record, token)
+    own, leaves = token.proof, is_leaving(record, token) and not joins
     for name, value in _proofs(record).items():
         if name == own and rotated is None:
             continue

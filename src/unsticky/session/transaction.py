@@ -100,7 +100,7 @@ def _decodable(binding: Binding) -> dict[str, bytes]:
 
 def _read_again(session: Session, binding: Binding) -> Steps[None]:
     token = binding.current_token()
-    if not binding.accept((yield Load(token.key)), token):
+    if not binding.renew((yield Load(token.key))):
         binding.begin_anew()
         session.show({})
         raise SessionConflict(_ENDED)

@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
-import redis
+from ..errors import StoreError
+from .redis import route
+from .redis_connect import Access
+from .redis_pool import RedisPool
+from .redis_resp import Command, pack
+from .redis_url import redis_target
 
-from ..errors import Problem, SettingsError, StoreError
+_ANOTHER_TYPE = "(WRONGTYPE)"
 
 
 class FlaskSessionRecords:
-    """For threads; forks are fine. `timeout` in seconds, of each socket operation. Raises SettingsError."""
+    """For threads; forks are fine. `url` as of our own Redis stores; `timeout` in seconds. Raises ValueError."""
 
     def __init__(self, url: str, timeout: float) -> None:
-        if url.partition("://")[0] not in ("redis", "rediss", "valkey", "valkeys"):
-            problem = Problem("session.migrate_flask_session", "is the URL of one Redis: redis:// or rediss://")
-            raise SettingsError("session", [problem])
-        self._client: redis.Redis = redis.Redis.from_url(
-            url.replace("valkey", "redis", 1), socket_timeout=timeout, socket_connect_timeout=timeout
-        )
+        target = redis_target(url)
+        self._pool = RedisPool(route(target), Access(target), timeout, 0)
 
     def load(self, key: str) -> bytes | None:
         """The record's bytes. Raises StoreError."""
         try:
-            data = self._client.get(key)
-        except redis.ResponseError as error:
-            if str(error).startswith("WRONGTYPE"):  # whatever the client has named, it is no session
+            data = self._pool.ask(Command(pack("GET", key), key.encode(), repeatable=True))
+        except StoreError as error:
+            if _ANOTHER_TYPE in str(error):  # whatever the client has named, it is no session
                 return None
-            raise StoreError(f"Flask-Session's Redis: {type(error).__name__}") from None
-        except redis.RedisError as error:
-            raise StoreError(f"Flask-Session's Redis: {type(error).__name__}") from None
+            raise
         return data if isinstance(data, bytes) else None
 
     def close(self) -> None:
-        self._client.close()
+        self._pool.close()

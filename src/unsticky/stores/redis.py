@@ -124,7 +124,8 @@ def open_async_store(url: str, clock: Clock, timeout: float) -> AsyncRedisStore:
     return AsyncRedisStore(redis_target(url), clock, timeout)
 
 
-def _route(target: RedisTarget) -> Route:
+def route(target: RedisTarget) -> Route:
+    """How its servers are found."""
     nodes = [Node(host, port, target.kind == "sentinel") for host, port in target.addresses]
     if target.kind == "sentinel":
         return Sentinels(nodes, target.primary)
@@ -137,7 +138,7 @@ class RedisStore:
     def __init__(self, target: RedisTarget, clock: Clock, timeout: float) -> None:
         self._clock = clock
         self._replicas = target.wait_replicas
-        self._pool = RedisPool(_route(target), Access(target), timeout, target.wait_replicas)
+        self._pool = RedisPool(route(target), Access(target), timeout, target.wait_replicas)
 
     def load(self, key: str) -> Record | None:
         return _record(self._pool.ask(_load(key)), key, self._clock.time())
@@ -181,7 +182,7 @@ class AsyncRedisStore:
     def __init__(self, target: RedisTarget, clock: Clock, timeout: float) -> None:
         self._clock = clock
         self._replicas = target.wait_replicas
-        self._pool = AsyncRedisPool(_route(target), Access(target), timeout, target.wait_replicas)
+        self._pool = AsyncRedisPool(route(target), Access(target), timeout, target.wait_replicas)
 
     async def load(self, key: str) -> Record | None:
         return _record(await self._pool.ask(_load(key)), key, self._clock.time())
