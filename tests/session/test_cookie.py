@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from unsticky.session.cookie import CookieFormat, InboundCookies, cookie_values, uncached, vary_on
+from unsticky.session.options import CookieOptions
+from unsticky.session.policy import Lifetime
 
 
 @pytest.mark.parametrize(
@@ -54,3 +56,14 @@ def test_a_deletion_has_the_cookies_attributes() -> None:
     )
     end = "__Host-s=null; path=/; expires=Thu, 01 Jan 1970 00:00:00 GMT; httponly; samesite=strict; secure; partitioned"
     assert form.delete() == ("Set-Cookie", end)
+
+
+def test_the_strict_attributes_are_the_default() -> None:
+    """Out of reach of scripts, and not sent by other sites; over https with the prefix that no neighbour can set."""
+    assert CookieFormat.of(CookieOptions(), Lifetime(idle=60, touch_interval=6)).set("v") == (
+        "Set-Cookie",
+        "session=v; path=/; Max-Age=66; httponly; samesite=lax",
+    )
+    assert CookieFormat.of(CookieOptions(secure=True), Lifetime()).name == "__Host-session"
+    assert CookieFormat.of(CookieOptions(secure=True, domain="example.com"), Lifetime()).name == "session"
+    assert CookieFormat.of(CookieOptions(secure=True, name="sid"), Lifetime()).name == "sid"

@@ -56,7 +56,8 @@ class Store(Protocol):
     """A store for threads. Every verb raises StoreError for system failures only, with no secret in its text.
 
     A record that is there and can't be read is a DamagedRecord. A store that may drop records before their `expires`
-    to make room says so with an attribute, `may_evict = True`: it is not trusted with lists of an owner's sessions.
+    to make room says so with an attribute, `may_evict = True`: it is not trusted with lists of an owner's sessions. One
+    that asks no network says `local = True`: no breaker stands in front of it.
 
     A write that ends in StoreError was either applied whole or not at all; which one can't be known. A field name or
     owner that UTF-8 can't hold (a lone surrogate) is a ValueError, and nothing is written.

@@ -47,6 +47,8 @@ def open_async_store(url: str, clock: Clock, timeout: float) -> AsyncMemoryStore
 class MemoryStore:
     """A Store, Purgeable, Scannable. Closing keeps the records, as it does with a server."""
 
+    local = True
+
     def __init__(self, shelf: _Shelf, clock: Clock) -> None:
         self._shelf = shelf
         self._clock = clock
@@ -98,6 +100,8 @@ class MemoryStore:
 
 class AsyncMemoryStore:
     """An AsyncStore over the same."""
+
+    local = True
 
     def __init__(self, store: MemoryStore) -> None:
         self._store = store

@@ -54,6 +54,8 @@ def open_async_store(url: str, clock: Clock, timeout: float) -> AsyncSqliteStore
 class SqliteStore:
     """A Store, Purgeable, Scannable. A verb waits at most `timeout` seconds for other writers."""
 
+    local = True
+
     def __init__(self, path: str, clock: Clock, timeout: float) -> None:
         self._clock = clock
         self._pool = SqlitePool(path, timeout)
@@ -95,6 +97,8 @@ class AsyncSqliteStore:
     A verb runs on the loop's own thread, which costs a fifth of a trip through another one. Only a write that finds
     the file busy for 5 ms moves to the store's own thread, and the ones after it follow until that has caught up.
     """
+
+    local = True
 
     def __init__(self, path: str, clock: Clock, timeout: float) -> None:
         self._clock = clock
