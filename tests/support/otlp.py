@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gzip
 import threading
 from collections.abc import Callable, Generator
@@ -208,6 +209,8 @@ def telemetry() -> Generator[Telemetry]:
         started = otlp_receiver()
         _telemetry.append(Telemetry(started.__enter__()))
         _open.append(started)
+        # While its thread still runs: when modules are torn down, it is gone, and `shutdown` would wait for ever.
+        atexit.register(started.__exit__, None, None, None)
     found = _telemetry[0]
     found.flush()
     found.receiver.clear()
