@@ -822,3 +822,22 @@ def test_the_breaker_spares_a_store_that_fails(clock: FakeClock) -> None:
     for _ in range(3):
         assert browser.arrive()["a"] == 1
     assert store.calls == ["load"] * 9
+
+
+def test_its_id_can_be_asked_before_it_is_used(browser: Browser, calls: list[str]) -> None:
+    """As outbound calls do that hash by it: of a new client nothing is looked up, and the id is the one that stays."""
+    session = browser.arrive()
+    asked = session.id
+    assert calls == []
+    session["a"] = 1
+    browser.leave(session)
+    assert calls == ["create"]
+    assert browser.token is not None
+    assert browser.token.key == asked
+    first = browser.token
+    with browser.visit() as session:
+        assert session.id == asked
+        session.clear()
+        session["b"] = 1
+    assert browser.token.key != asked
+    assert browser.token != first

@@ -26,6 +26,7 @@ class Binding:
 
     __slots__ = (
         "_inbound",
+        "_made",
         "_only",
         "_plain",
         "_random",
@@ -67,6 +68,7 @@ class Binding:
         self._inbound = inbound
         self._token: Token | None = None
         self._token_known = False
+        self._made: Token | None = None  # by one who asked for the id of a session that was not loaded yet
         self._random = random_bytes
         self.terms = terms
         self.loader = loader
@@ -288,7 +290,11 @@ class Binding:
         token = self.token
         if token is None:
             taken = self.old if not self.old_ended else None
-            self.token = token = Token.new(self._random, None if taken is None else taken.handle)
+            token = self._made or Token.new(self._random, None if taken is None else taken.handle)
+            if self.loaded:
+                self.token, self._made = token, None
+            else:
+                self._made = token
         return token
 
     def rotated_token(self) -> Token:
