@@ -39,8 +39,8 @@ FLOORS = {
 }
 PURE_IMPORTS = frozenset(
     ("__future__ abc array base64 binascii bisect collections contextlib dataclasses datetime decimal email enum "
-     "functools hashlib heapq hmac http importlib ipaddress itertools itsdangerous json markupsafe math msgspec operator "
-     "random re secrets struct types typing urllib uuid xxhash")
+     "functools hashlib heapq hmac http importlib ipaddress itertools itsdangerous json markupsafe math msgspec "
+     "operator random re secrets struct types typing urllib uuid xxhash")
     .split()
 )  # fmt: skip
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from ..errors import DamagedRecord
 from . import codec
-from .commit import DEVICE
 from .events import SessionEvent
 from .operations import Delete, Load, Steps
 from .options import STORAGE_GRACE
@@ -15,6 +14,7 @@ from .policy import Terms
 from .sealing import Sealer
 from .store import Record
 from .token import RESERVED
+from .writing import DEVICE
 
 
 @dataclass(frozen=True, slots=True)

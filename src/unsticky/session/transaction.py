@@ -8,10 +8,11 @@ from typing import Any
 from ..errors import SessionConflict
 from . import codec
 from .binding import Binding
-from .commit import changed, check_sizes, rebase, save, stored
+from .commit import save
 from .operations import Load, Steps, Update
 from .session import Driver, Session
 from .store import Applied, Change
+from .writing import changed, check_sizes, rebase, stored
 
 TRIES = 100
 

@@ -1,0 +1,190 @@
+"""What a request's changes to a session that exists ask of the store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from ..errors import StoreError
+from . import codec
+from .binding import Binding
+from .events import SessionEvent
+from .operations import Steps, Update
+from .owners import end_oldest, forget, refresh, register
+from .policy import has_other_proofs, new_proof, proof_changes
+from .session import Session
+from .store import Applied, Change, Record
+from .token import RESERVED, Token
+from .writing import UNUSED, Committed, Cookie, changed, check_sizes, device, rebase, stored
+
+_ABSENT = object()
+
+
+def update(session: Session, binding: Binding) -> Steps[Committed]:
+    record, token = binding.record, binding.token
+    assert record is not None
+    assert token is not None
+    now = binding.now()
+    fields, drop = _field_changes(session, binding)
+    if binding.closed and not (fields or drop):
+        return UNUSED  # the second commit, after the body
+    rotated, strict = _rotation(binding, record, token, now)
+    put, gone, expect = _proofs(binding, record, token, now, rotated, strict)
+    touches = binding.terms.lifetime.touch_due(record, now)
+    if not (fields or drop or put or gone or touches or binding.owner is not None):
+        return Committed(Cookie.KEEP, _sendable(binding))
+    if fields:
+        check_sizes(binding, fields, {**binding.plain, **fields})
+        put.update(stored(binding, token.key, fields))
+    if binding.owner:
+        yield from register(binding.owner, token.key, now, binding.terms)
+        put |= device(binding, token.key)
+    change = Change(
+        generation=record.generation,
+        put=put,
+        drop=drop | gone,
+        expect=expect,
+        touched=now if touches else None,
+        expires=binding.terms.lifetime.expires(record.created, now) if touches else None,
+        owner=binding.owner,
+        raise_generation=strict,
+        delete_if_only=RESERVED if drop and _is_empty(session, binding, record) else None,
+        base=record,
+    )
+    return (yield from _written(session, binding, change, fields, rotated))
+
+
+def _rotation(binding: Binding, record: Record, token: Token, now: float) -> tuple[Token | None, bool]:
+    """The token to give out instead of `token`, and whether the change is strict."""
+    if binding.joining:
+        return token, binding.rotation == "strict"
+    due = binding.terms.lifetime.renewal_due(record, token, now) and not binding.closed
+    if binding.rotation is None and not due:
+        return None, False
+    return binding.rotated_token(), binding.rotation == "strict"
+
+
+def _proofs(
+    binding: Binding, record: Record, token: Token, now: float, rotated: Token | None, strict: bool
+) -> tuple[dict[str, bytes], frozenset[str], dict[str, bytes | None]]:
+    """What to put, to drop and to expect among the proofs."""
+    if binding.joining and binding.rotation is None:
+        expect: dict[str, bytes | None] = {binding.joining: record.fields[binding.joining]}
+        return new_proof(token, now, record.generation), frozenset(), expect
+    if rotated is None and not (binding.plural and has_other_proofs(record) and token.proof in record.fields):
+        return {}, frozenset(), {}
+    joins = bool(binding.joining)
+    put, drop = proof_changes(record, token, binding.terms.lifetime, now, rotated=rotated, strict=strict, joins=joins)
+    # Two tokens that are presented at once must not end each other: who was ended meanwhile ends nobody.
+    return put, drop, {token.proof: record.fields[token.proof]} if put and rotated is None else {}
+
+
+def _field_changes(session: Session, binding: Binding) -> tuple[dict[str, bytes], frozenset[str]]:
+    """The encoded values that differ from what was loaded, and the names that are there no more."""
+    values, plain, scalars = binding.values, binding.plain, codec.SCALARS
+    put = {}
+    for name, value in dict.items(session):
+        # The very object that was loaded: a scalar can't have changed, others may have inside.
+        if values.get(name, _ABSENT) is value and (type(value) in scalars or codec.is_plainly(value, plain[name])):
+            continue
+        loaded = plain.get(name)
+        data = codec.encode(value, f"session[{name!r}]")
+        if data != loaded and (loaded is None or data != _encoded_again(loaded)):
+            put[name] = data
+    if plain.keys() <= dict.keys(session):
+        return put, frozenset()
+    present = dict.keys(session) | binding.undecodable
+    return put, frozenset(name for name in plain if name not in present)
+
+
+def _encoded_again(loaded: bytes) -> bytes | None:
+    """`loaded` as this version writes it: a reader must not write because the codec changed."""
+    try:
+        return codec.encode(codec.decode(loaded), "")
+    except (ValueError, TypeError):
+        return None
+
+
+def _is_empty(session: Session, binding: Binding, record: Record) -> bool:
+    owner = record.owner if binding.owner is None else binding.owner
+    return not (dict.__len__(session) or binding.undecodable or owner)
+
+
+def _written(
+    session: Session, binding: Binding, change: Change, fields: Mapping[str, bytes], rotated: Token | None
+) -> Steps[Committed]:
+    record = binding.record
+    assert record is not None
+    update = Update(binding.current_token().key, change)
+    try:
+        applied = yield update
+    except StoreError:
+        if not update.only_touches:
+            raise
+        return Committed(Cookie.KEEP, _sendable(binding))  # a request that only read has its answer
+    if applied is Applied.CONFLICT:
+        return (yield from _without_proofs(session, binding, change, fields))
+    done = _settle(session, binding, change, applied, fields, rotated)
+    if applied is Applied.APPLIED:
+        yield from _keep_account(binding, record, change, binding.now())
+    return done
+
+
+def _without_proofs(
+    session: Session, binding: Binding, change: Change, fields: Mapping[str, bytes]
+) -> Steps[Committed]:
+    """The token was ended meanwhile, by another one that was presented at the same time: write what is ours alone."""
+    token = binding.current_token()
+    proofs = {name for name in change.put if name.startswith(RESERVED)}
+    put = {name: data for name, data in change.put.items() if name not in proofs}
+    change = replace(change, put=put, drop=frozenset(n for n in change.drop if not n.startswith(RESERVED)), expect={})
+    done = _settle(session, binding, change, (yield Update(token.key, change)), fields, None)
+    return done._replace(cookie=Cookie.KEEP, token=None) if done.cookie is Cookie.REFRESH else done
+
+
+def _settle(
+    session: Session,
+    binding: Binding,
+    change: Change,
+    applied: Applied,
+    fields: Mapping[str, bytes],
+    rotated: Token | None,
+) -> Committed:
+    record, token, joins = binding.record, binding.token, bool(binding.joining)
+    assert record is not None
+    if applied is Applied.EMPTIED:
+        binding.events.append(SessionEvent("ended", binding.current_token().key, record.owner))
+        binding.begin_anew()
+        return Committed(Cookie.DELETE)
+    if applied is not Applied.APPLIED:
+        # Logged out or strictly rotated elsewhere. The cookie is left alone: another response may just have set it.
+        binding.begin_anew()
+        dict.clear(session)
+        return Committed(Cookie.KEEP, lost=bool(change.put or change.drop))
+    after = changed(record, change)
+    plain = {**binding.plain, **fields}
+    for name in change.drop:
+        plain.pop(name, None)
+    rebase(session, binding, rotated or token, after, plain)
+    if rotated is not None:
+        if not joins:
+            binding.events.append(SessionEvent("rotated", rotated.key, after.owner))
+        return Committed(rotated, rotated, took_over=joins)
+    sendable = _sendable(binding)
+    return Committed(Cookie.REFRESH if sendable else Cookie.KEEP, sendable)
+
+
+def _sendable(binding: Binding) -> Token | None:
+    """A token on its way out must not be sent again: it would replace its successor at the client."""
+    return binding.token if binding.standing else None
+
+
+def _keep_account(binding: Binding, record: Record, change: Change, now: float) -> Steps[None]:
+    """The lists of owners: who came is counted, who left is taken out, and a list lives as long as its sessions."""
+    key = binding.current_token().key
+    if change.owner is not None and record.owner and record.owner != change.owner:
+        yield from forget(record.owner, key)
+    if change.owner:
+        yield from end_oldest(change.owner, binding.terms)
+    elif record.owner and change.touched is not None:
+        yield from refresh(record, key, now, binding.terms)

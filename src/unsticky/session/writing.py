@@ -1,0 +1,90 @@
+"""What is written of a session, and what the client is told. Beginning one and changing one share it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum
+from typing import Any, NamedTuple
+
+from ..errors import SessionValueError
+from . import codec
+from .binding import Binding
+from .policy import is_leaving
+from .session import Session
+from .store import Change, Record
+from .token import RESERVED, Token
+
+DEVICE = RESERVED + "device"  # the field that holds the User-Agent and coarse address, if they are kept
+
+
+class Cookie(Enum):
+    """What to tell the client, besides a token to set."""
+
+    KEEP = "keep"  # no Set-Cookie
+    REFRESH = "refresh"  # written or touched: a cookie with a Max-Age is sent again, others stay
+    DELETE = "delete"
+
+
+class Committed(NamedTuple):
+    """The end of a commit, and what the response must carry: a token to set, or one of the three."""
+
+    cookie: Cookie | Token
+    token: Token | None = None  # may be sent to the client again; None: there is none, or it is on its way out
+    lost: bool = False  # the record was gone (a logout elsewhere), so what this request wrote was dropped
+    took_over: bool = False  # another library's session: its cookie is not needed any more
+
+
+UNUSED = Committed(Cookie.KEEP)
+
+
+def stored(binding: Binding, key: str, fields: Mapping[str, bytes]) -> dict[str, bytes]:
+    """As the store gets them: sealed, if there is a key."""
+    sealer = binding.terms.sealer
+    if sealer is None:
+        return dict(fields)
+    return {name: sealer.seal(key, name, data) for name, data in fields.items()}
+
+
+def device(binding: Binding, key: str) -> dict[str, bytes]:
+    if not binding.terms.metadata:
+        return {}
+    device = binding.inbound.device()
+    return stored(binding, key, {DEVICE: codec.encode([device.agent, device.network], "")})
+
+
+def check_sizes(binding: Binding, new: Mapping[str, bytes], all_: Mapping[str, Any]) -> None:
+    most = binding.terms.maximum_value_size
+    for name, data in new.items():
+        if len(data) > most:
+            raise SessionValueError(
+                f"session[{name!r}]: takes {len(data):,} bytes; a key may take {most:,} (session.maximum_value_size)"
+            )
+    size, most = sum(map(len, all_)) + sum(map(len, all_.values())), binding.terms.maximum_session_size
+    if size > most:
+        raise SessionValueError(f"session: takes {size:,} bytes; it may take {most:,} (session.maximum_session_size)")
+
+
+def changed(record: Record, change: Change) -> Record:
+    """The record as this request knows it after `change`; other requests' changes are not in it, and need not be."""
+    fields = dict(record.fields)
+    for name in change.drop:
+        fields.pop(name, None)
+    fields.update(change.put)
+    return Record(
+        fields=fields,
+        created=record.created,
+        touched=record.touched if change.touched is None else change.touched,
+        expires=record.expires if change.expires is None else max(change.expires, record.expires),
+        owner=(change.owner or None) if change.owner is not None else record.owner,
+        generation=record.generation + change.raise_generation,
+    )
+
+
+def rebase(session: Session, binding: Binding, token: Token | None, record: Record, plain: Mapping[str, bytes]) -> None:
+    binding.token, binding.record, binding.plain = token, record, plain
+    binding.plural = len(record.fields) - len(plain) > 1
+    binding.standing = token is not None and not is_leaving(record, token)
+    binding.values = dict(dict.items(session))  # not dict.copy: a subclass is copied key by key
+    binding.mutable = [name for name, value in binding.values.items() if type(value) not in codec.SCALARS]
+    binding.rotation = binding.owner = None
+    binding.changed, binding.joining = False, ""
