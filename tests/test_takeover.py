@@ -116,9 +116,7 @@ def flask_app(old: Old, url: str, clock: FakeClock, **options: Any) -> Iterator[
         return ""
 
     yield app
-    interface.sessions.close()
-    if interface._records is not None:
-        interface._records.close()
+    interface.close()
 
 
 class Client:

@@ -247,6 +247,12 @@ class SessionInterface(flask.sessions.SessionInterface):
     def _terms_of(self) -> Callable[[float], Terms]:
         return lru_cache(maxsize=16)(lambda idle: self.sessions.terms_of(Lifetime.of(self.options, idle)))
 
+    def close(self) -> None:
+        """Give the connections back, those to Flask-Session's records too. A later use opens them again."""
+        self.sessions.close()
+        if self._records is not None:
+            self._records.close()
+
     def old_session(self, app: Flask, request: Request) -> OldSession | None:
         """A session of Flask's signed cookie, or of Flask-Session in Redis. Raises StoreError."""
         until = self.options.migrate_until
@@ -360,6 +366,7 @@ class AppState:
     def __init__(self, settings: Settings, interface: SessionInterface) -> None:
         self.settings = settings
         self.sessions = interface.sessions
+        self._interface = interface
         self.pools = Pools(settings)
 
     @cached_property
@@ -373,7 +380,7 @@ class AppState:
         if client is not None:
             client.close()
         self.pools.close()
-        self.sessions.close()
+        self._interface.close()
 
 
 class Unsticky:
