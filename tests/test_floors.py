@@ -31,6 +31,7 @@ FLOORS = {
     "httpx": HOSTS,
     "httpx2": HOSTS,
     "flask": HOSTS,
+    "flask_takeover": HOSTS,
     "starlette": HOSTS,
     "wsgi": HOSTS,
     "__main__": PEOPLE,

@@ -17,11 +17,11 @@ from typing import Any, Self, TypeVar
 
 import flask.sessions
 from flask import Flask, Request, Response, current_app
-from itsdangerous import BadData
 from werkzeug.exceptions import Conflict, ServiceUnavailable
 
 from . import errors, wsgi
 from . import settings as settings_module
+from .flask_takeover import OldFlaskSessions, secret_keys
 from .pools import Pools
 from .session.commit import Committed, Cookie
 from .session.cookie import HeaderFormat, cookie_values, prefixed, uncached
@@ -31,7 +31,6 @@ from .session.options import CookieOptions, SessionOptions
 from .session.policy import Lifetime, Terms
 from .session.session import Driver, Opener
 from .session.store import Store
-from .session.takeover import canonical, flask_session_id, flask_session_values
 from .session.token import Token, TokenSigner
 from .session.verbs import ThreadSession
 from .sessions import LIMIT_BODY, UNAVAILABLE_BODY, Sessions
@@ -138,7 +137,7 @@ class SessionInterface(flask.sessions.SessionInterface):
         self.options = options
         self.sessions = Sessions(options, store=store)
         self.header = HeaderFormat(options.header) if options.transport == "header" else None
-        self._records = _flask_session_records(options)
+        self.old_sessions = OldFlaskSessions.of(options)
 
     def open_session(self, app: Flask, request: Request) -> FlaskSession | None:
         """No store is asked yet. None without a secret key, as Flask has it."""
@@ -250,27 +249,8 @@ class SessionInterface(flask.sessions.SessionInterface):
     def close(self) -> None:
         """Give the connections back, those to Flask-Session's records too. A later use opens them again."""
         self.sessions.close()
-        if self._records is not None:
-            self._records.close()
-
-    def old_session(self, app: Flask, request: Request) -> OldSession | None:
-        """A session of Flask's signed cookie, or of Flask-Session in Redis. Raises StoreError."""
-        until = self.options.migrate_until
-        if until is None:
-            return None
-        texts = set(request.cookies.getlist(super().get_cookie_name(app)))
-        if len(texts) != 1:
-            return None
-        [text] = texts
-        values = _flask_values(app, text)
-        if values is not None:
-            return OldSession(values, canonical(text), until) if values else None
-        sid = flask_session_id(text, _keys(app), signed=bool(app.config.get("SESSION_USE_SIGNER")))
-        if self._records is None or sid is None:
-            return None
-        data = self._records.load(app.config.get("SESSION_KEY_PREFIX", "session:") + sid)
-        values = None if data is None else flask_session_values(data)
-        return OldSession(values, sid, until) if values else None
+        if self.old_sessions is not None:
+            self.old_sessions.close()
 
 
 class _Inbound(Inbound):
@@ -294,38 +274,11 @@ class _Inbound(Inbound):
         return _signer(self._app).choose(texts)
 
     def old_session(self) -> OldSession | None:
-        return self._interface.old_session(self._app, self._request)
+        old = self._interface.old_sessions
+        return None if old is None else old.read(self._app, self._request)
 
     def device(self) -> Device:
         return wsgi.device_of(self._request.environ)
-
-
-def _flask_session_records(options: SessionOptions) -> Any:
-    """Flask-Session's, to be taken over."""
-    if options.migrate_flask_session is None:
-        return None
-    from .stores.flask_session import FlaskSessionRecords  # only who migrates needs it
-
-    try:
-        return FlaskSessionRecords(str(options.migrate_flask_session), options.store_timeout)
-    except ValueError as error:
-        problem = errors.Problem("session.migrate_flask_session", f"is the URL of a Redis: {error}")
-        raise errors.SettingsError("session", [problem]) from None
-
-
-def _flask_values(app: Flask, text: str) -> dict[str, Any] | None:
-    """What Flask's own session cookie holds: signed with the app's keys, and not older than Flask takes it."""
-    serializer = _FLASKS_OWN.get_signing_serializer(app)
-    if serializer is None:
-        return None
-    try:
-        values = serializer.loads(text, max_age=int(app.permanent_session_lifetime.total_seconds()))
-    except BadData:
-        return None
-    return values if isinstance(values, dict) else None
-
-
-_FLASKS_OWN = flask.sessions.SecureCookieSessionInterface()
 
 
 def _vary_on(response: Response, header: str) -> None:
@@ -335,13 +288,8 @@ def _vary_on(response: Response, header: str) -> None:
         response.headers["Vary"] = header
 
 
-def _keys(app: Flask) -> tuple[str | bytes, ...]:
-    """Newest first."""
-    return (app.secret_key or "", *(app.config.get("SECRET_KEY_FALLBACKS") or ()))
-
-
 def _signer(app: Flask) -> TokenSigner:
-    return _signer_of(_keys(app))
+    return _signer_of(secret_keys(app))
 
 
 _signer_of = lru_cache(maxsize=16)(TokenSigner)  # a key's derivation costs more than a signature

@@ -28,7 +28,6 @@ from .scalars import Moment, StoreURL
 from .scalars import Secret as HiddenText
 from .session.commit import Committed, settled
 from .session.cookie import (
-    HOST_PREFIX,
     Carrier,
     CookieFormat,
     Header,
@@ -40,9 +39,9 @@ from .session.cookie import (
     vary_on,
 )
 from .session.inbound import Device, Inbound, OldSession
+from .session.old_cookies import OldCookies
 from .session.options import SessionOptions
 from .session.store import AsyncStore
-from .session.takeover import canonical, starlette_session
 from .session.token import Token
 from .session.verbs import LoopSession as Session
 from .sessions import LIMIT_BODY, UNAVAILABLE_BODY, Sessions
@@ -72,7 +71,7 @@ class _WithSession:
         self.app = app
         self.sessions = sessions
         self.form = form
-        self.old_cookies = OldCookies.of(sessions, form, old_age)
+        self.old_cookies = OldCookies.of(sessions.options, form, old_age)
         self._state = state
         self._lazy = sessions.options.lazy
         self._excluded = sessions.options.exclude
@@ -196,37 +195,6 @@ class AppState:
         if client is not None:
             await client.aclose()
         self.pools.close()
-
-
-class OldCookies:
-    """Starlette's own signed cookies, as long as their sessions are taken over."""
-
-    def __init__(self, names: tuple[str, ...], keys: tuple[str, ...], until: float, max_age: float | None) -> None:
-        self.names = names  # that of our cookie first
-        self._keys = keys
-        self._until = until
-        self._max_age = max_age
-
-    @classmethod
-    def of(cls, sessions: Sessions, form: Carrier, max_age: float | None) -> OldCookies | None:
-        """None where nothing is taken over."""
-        options = sessions.options
-        keys = options.migrate_keys or options.secret_keys
-        if options.migrate_until is None or not keys:
-            return None
-        name = options.cookie.name or (form.name if isinstance(form, CookieFormat) else "session")
-        names = dict.fromkeys((name, name.removeprefix(HOST_PREFIX)))  # ours may have got the prefix only now
-        return cls(tuple(names), keys, options.migrate_until, max_age)
-
-    def read(self, headers: list[str], now: float) -> OldSession | None:
-        """The one session of that kind that the request presents."""
-        for name in self.names:
-            texts = set(cookie_values(headers, name))
-            text = texts.pop() if len(texts) == 1 else ""
-            values = starlette_session(text, self._keys, self._max_age, now)
-            if values is not None:
-                return OldSession(values, canonical(text), self._until)
-        return None
 
 
 def _closing(send: Send, close: Callable[[], Awaitable[None]]) -> Send:
