@@ -89,3 +89,14 @@ def starlette(name: str = "session", key: str = KEY, values: dict[str, Any] | No
     client = TestClient(Starlette(routes=[Route("/", begin)], middleware=[middleware]))
     client.get("/")
     return Old(client.cookies[name], dict(values), options={"migrate_keys": [key]})
+
+
+def respelled(text: str) -> str:
+    """The same signature, in other letters: nobody reads the last bits of the last one."""
+    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+    return text[:-1] + letters[letters.index(text[-1]) ^ 1]
+
+
+def tampered(text: str) -> str:
+    """With another first letter."""
+    return ("A" if text[0] != "A" else "B") + text[1:]
