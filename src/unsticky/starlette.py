@@ -173,7 +173,7 @@ class UnstickyMiddleware(_WithSession):
         sessions = Sessions(loaded.session)
         lifetime = sessions.terms.lifetime
         form, state = carrier(loaded.session, lifetime), AppState(loaded, sessions)
-        super().__init__(app, sessions, form, state, old_age=lifetime.idle)
+        super().__init__(app, sessions, form, state, old_age=loaded.session.migrate_max_age)
 
 
 class AppState:

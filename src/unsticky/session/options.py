@@ -115,6 +115,9 @@ class SessionOptions:
         tuple[Annotated[Secret, Meta(min_length=1)], ...],
         Meta(description="Keys of Starlette's signed cookies. Unset: `secret_keys`. Flask has its own."),
     ] = ()
+    migrate_max_age: Annotated[
+        Duration, Meta(gt=0, description="How old a cookie of Starlette's may be: its `max_age`. Flask has its own.")
+    ] = Duration("14d")
     migrate_flask_session: Annotated[
         StoreURL | None,
         Meta(description="The Redis in which Flask-Session keeps its records: these are taken over too."),
