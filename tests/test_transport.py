@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Generator
-from functools import partial
 from typing import Any
 
 import httpx
@@ -194,6 +193,23 @@ def test_hash_keys(library: str, three: list[Upstream]) -> None:
         assert len(set.union(*found)) == 3
 
 
+class OfUser(RequestState):
+    """An inbound request that names its user in every way that there is."""
+
+    def __init__(self, user: str) -> None:
+        self.user = user
+
+    @property
+    def cookies(self) -> dict[str, str]:
+        return {"user": self.user}
+
+    def header(self, name: str) -> str | None:
+        return self.user if name.lower() == "x-user" else None
+
+    def session_key(self) -> str:
+        return self.user
+
+
 @both
 def test_hash_keys_of_the_inbound_request(library: str, three: list[Upstream]) -> None:
     """The session, a cookie or a header of the request that is being served decides, and no other."""
@@ -210,10 +226,7 @@ def test_hash_keys_of_the_inbound_request(library: str, three: list[Upstream]) -
             found = []
             for n in range(40):
                 user = f"u{n}"
-                state = RequestState(
-                    cookies={"user": user}, header={"x-user": user}.get, session_key=partial(str, user)
-                )
-                token = current.set(state)
+                token = current.set(OfUser(user))
                 found.append(ports())
                 current.reset(token)
             assert all(len(one) == 1 for one in found)
