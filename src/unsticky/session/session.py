@@ -122,6 +122,12 @@ class Session(dict[str, Any]):
             self._pending = False
 
     def mark_modified(self) -> None:
+        binding = self._changing()
+        if binding is not None and binding.closed and binding.record is None:
+            raise SessionHeadersSent(_TOO_LATE)
+
+    def _changing(self) -> Binding | None:
+        """A change begins. Raises SessionUnavailable."""
         self._use()
         self._accessed = self._modified = True
         binding = self._binding
@@ -129,8 +135,7 @@ class Session(dict[str, Any]):
             binding.changed = True
             if binding.unavailable is not None:
                 raise binding.unavailable
-            if binding.closed and binding.record is None:
-                raise SessionHeadersSent(_TOO_LATE)
+        return binding
 
     def _use(self) -> None:
         if self._pending:
@@ -294,13 +299,8 @@ class Session(dict[str, Any]):
 
     def clear(self) -> None:
         """End the session, here and at the client. What is written afterwards begins a new one, with a new token."""
-        self._use()
-        self._accessed = self._modified = True
-        binding = self._binding
+        binding = self._changing()
         if binding is not None:
-            binding.changed = True
-            if binding.unavailable is not None:
-                raise binding.unavailable
             binding.end()
         super().clear()
 
