@@ -110,6 +110,7 @@ class _WithSession:
             raise
         if session.accessed and settled(session) is None:
             await exchange.finish()
+        session.let_go()
 
     async def aclose(self) -> None:
         """Close the client, the pools and the store. They open again when they are used."""

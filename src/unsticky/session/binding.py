@@ -21,6 +21,9 @@ Loader = Callable[[str], Record | None]  # by store key; may raise StoreError
 NOTHING: Mapping[str, Any] = {}
 
 
+_OVER = Inbound()
+
+
 class Binding:
     """What ties a session object to its request: the token it came with, the record behind it, what was asked for."""
 
@@ -114,6 +117,11 @@ class Binding:
     @property
     def random_bytes(self) -> Callable[[int], bytes]:
         return self._random
+
+    def let_go(self) -> None:
+        """The request is over: nothing is asked of it any more."""
+        self._inbound = _OVER
+        self._token_known = True
 
     def load(self) -> Mapping[str, Any]:
         """The values of the session, or none: unknown, expired and forged tokens are not adopted."""

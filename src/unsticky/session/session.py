@@ -164,6 +164,12 @@ class Session(dict[str, Any]):
         if self._binding is not None:
             self._binding.closed = True
 
+    def let_go(self) -> None:
+        """The request is over. Without this the two would keep each other until the garbage collector finds them."""
+        self._open = None
+        if self._binding is not None:
+            self._binding.let_go()
+
     # What is ours ---------------------------------------------------------------------------------------------------
 
     def rotate(self, *, strict: bool = False) -> None:
