@@ -16,6 +16,7 @@ import pytest
 
 from support.processes import Worker, run_together, workers
 from support.stores import face, record
+from support.waiting import eventually
 from unsticky.clock import SystemClock
 from unsticky.errors import StoreError
 from unsticky.session.store import Applied, AsyncStore, Change, Store
@@ -355,3 +356,20 @@ def test_an_interrupted_operation_frees_the_lock(path: Path) -> None:
         with opened(path, timeout=0.05) as other:
             assert other.update(KEY, put(a=b"2")) is Applied.APPLIED
         assert store.load(KEY) == record(NOW, a=b"2")
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_file_that_was_deleted_is_left_within_a_second(path: Path, replaced: bool) -> None:
+    """As by a deploy script: writes into a file that nobody else can open would be lost."""
+    with opened(path) as store:
+        store.create(KEY, record(NOW, a=b"old"))
+        for file in path.parent.iterdir():
+            file.unlink()
+        if replaced:
+            with opened(path) as other:
+                other.create(KEY, record(NOW, a=b"new"))
+        wanted = record(NOW, a=b"new") if replaced else None
+        eventually(lambda: store.load(KEY) == wanted)
+        store.create(f"{KEY}2", record(NOW, b=b"1"))
+        with opened(path) as other:
+            assert other.load(f"{KEY}2") == record(NOW, b=b"1")

@@ -15,13 +15,16 @@ from threading import Condition, Event, Lock, get_ident
 from typing import Any, Concatenate, ParamSpec, TypeVar
 from weakref import WeakSet, finalize
 
+from ..clock import SystemClock
 from ..errors import StoreError
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 _IDLE = 8  # connections kept open; more are opened when as many threads come, and closed again
+_LOOK = 1.0  # seconds between two looks at whether the path still names our file
 _FORK_WAIT = 1.0  # seconds that a fork waits for operations in other threads
+_monotonic = SystemClock.monotonic  # whatever Clock is given: this is about files, not sessions
 _BUSY = frozenset((sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED))
 
 _SCHEMA = (
@@ -46,6 +49,8 @@ class SqlitePool:
         self._path = os.path.abspath(path)
         self._busy_timeout = busy_timeout
         self._idle: list[sqlite3.Connection] = []
+        self._file: tuple[int, int] | None = None  # which one the path named when we opened it
+        self._look_again = 0.0
         self._epoch = 0  # raised by close(): connections in use then are not kept
         self._after_fork()
         _pools.add(self)
@@ -89,6 +94,8 @@ class SqlitePool:
         self._in_use[get_ident()] = None
         if self._forking:
             self._wait_for_fork()
+        if _monotonic() >= self._look_again:
+            self._look()
         try:
             return self._idle.pop(), self._epoch
         except IndexError:
@@ -98,6 +105,13 @@ class SqlitePool:
         except BaseException:
             self._leave()
             raise
+
+    def _look(self) -> None:
+        """Leave a file that was deleted or replaced: others do not see what is written to it any more."""
+        self._look_again = _monotonic() + _LOOK
+        if self._file is not None and _file(self._path) != self._file:
+            self._file = None
+            self.close()
 
     def _give(self, connection: sqlite3.Connection, epoch: int, keep: bool = True) -> None:
         if keep and epoch == self._epoch and len(self._idle) < _IDLE:
@@ -132,6 +146,7 @@ class SqlitePool:
         except BaseException:
             connection.close()
             raise
+        self._file = _file(self._path)
         return connection
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
@@ -201,6 +216,14 @@ def _close_all(connections: list[sqlite3.Connection]) -> None:
             connections.pop().close()
         except (IndexError, sqlite3.Error):  # another thread took the last one; a broken file can't be closed well
             pass
+
+
+def _file(path: str) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _create_private(path: str) -> None:
