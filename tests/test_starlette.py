@@ -13,7 +13,7 @@ from starlette.background import BackgroundTask
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
-from starlette.routing import Route, WebSocketRoute
+from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
@@ -290,3 +290,23 @@ def test_the_session_middleware_alone(tmp_path: Path) -> None:
     with TestClient(Starlette(routes=ROUTES, middleware=[middleware])) as client:
         assert "Max-Age" not in client.get("/write/a").headers["set-cookie"]
         assert client.get("/read").json() == {"a": 1}
+
+
+@pytest.mark.parametrize("own_cookie", [False, True])
+def test_the_middleware_added_twice_is_one_session(tmp_path: Path, own_cookie: bool) -> None:
+    """By mistake, or by a mounted app: under one cookie there is one session; another cookie is another session."""
+    store = f"sqlite:///{tmp_path}/sessions.db"
+    inner = Starlette(
+        routes=[Route("/write/{key}", write), Route("/read", read)],
+        middleware=[Middleware(SessionMiddleware, session_cookie="inner" if own_cookie else "session", store=store)],
+    )
+    app = Starlette(
+        routes=[Route("/write/{key}", write), Route("/read", read), Mount("/inner", inner)],
+        middleware=[Middleware(SessionMiddleware, store=store)],
+    )
+    with TestClient(app) as client:
+        client.get("/write/outer")
+        response = client.get("/inner/write/mine")
+        assert len(response.headers.get_list("set-cookie")) == 1
+        assert sorted(client.get("/inner/read").json()) == (["mine"] if own_cookie else ["mine", "outer"])
+        assert sorted(client.get("/read").json()) == (["outer"] if own_cookie else ["mine", "outer"])

@@ -86,6 +86,9 @@ class _WithSession:
             return
         if self._state is not None:
             scope.setdefault("state", {})["unsticky"] = self._state
+        if _has_session(scope, self.form):
+            await self.app(scope, receive, send)
+            return
         exchange = _Exchange(self, scope, send)
         if self._at_once:
             session = self.sessions.bind_now(exchange, Session)
@@ -198,6 +201,14 @@ class AppState:
         self.pools.close()
 
 
+def _has_session(scope: Scope, form: Carrier) -> bool:
+    """Has this middleware been added twice, or a mounted app its own? Two sessions under one cookie end each other."""
+    if "session" not in scope:
+        return False
+    outer = current.get()
+    return isinstance(outer, _Exchange) and outer.session is scope["session"] and outer.carrier == form
+
+
 def _closing(send: Send, close: Callable[[], Awaitable[None]]) -> Send:
     """Close what is ours when the app's own shutdown is done."""
 
@@ -222,6 +233,10 @@ class _Exchange(Inbound, RequestState):
         self._send = send
         self.started = False
         self._replaced = False  # another answer was sent in place of what the app sends
+
+    @property
+    def carrier(self) -> Carrier:
+        return self._host.form
 
     # What the session and outbound calls ask of the request.
 
