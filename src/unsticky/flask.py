@@ -9,7 +9,6 @@ unsticky.client.get("http://catalog/items")  # "catalog" is a pool of unsticky.t
 
 from __future__ import annotations
 
-import atexit
 import weakref
 from collections.abc import Callable, Mapping
 from functools import cached_property, lru_cache
@@ -355,7 +354,7 @@ class Unsticky:
         app.session_interface = interface
         app.wsgi_app = wsgi.InContext(app.wsgi_app)  # type: ignore[method-assign]
         app.extensions["unsticky"] = state
-        atexit.register(_close, weakref.ref(state))
+        wsgi.close_at_exit(state)
         self._only = weakref.ref(app)
 
     @property
@@ -381,9 +380,3 @@ class Unsticky:
             raise RuntimeError("No app has been set up: call unsticky.init_app(app) first.")
         state: AppState = app.extensions["unsticky"]
         return state
-
-
-def _close(state: weakref.ref[AppState]) -> None:
-    alive = state()
-    if alive is not None:
-        alive.close()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import sys
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import Context, copy_context
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from . import settings as settings_module
 from .context import RequestState, current
@@ -37,6 +39,7 @@ class UnstickyMiddleware:
         self.client = self.pools.client()
         self.carrier = carrier(self.settings.session, self.sessions.terms.lifetime)
         self._app = InContext(_WithSession(app, self))
+        close_at_exit(self)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         return self._app(environ, start_response)
@@ -46,6 +49,21 @@ class UnstickyMiddleware:
         self.client.close()
         self.pools.close()
         self.sessions.close()
+
+
+class _Closable(Protocol):
+    def close(self) -> None: ...
+
+
+def close_at_exit(thing: _Closable) -> None:
+    """Close it when the interpreter ends, if it is still there."""
+    atexit.register(_close_if_alive, weakref.ref(thing))
+
+
+def _close_if_alive(reference: weakref.ref[_Closable]) -> None:
+    alive = reference()
+    if alive is not None:
+        alive.close()
 
 
 class InContext:
