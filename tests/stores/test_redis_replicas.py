@@ -80,7 +80,7 @@ def test_a_replica_that_hangs(pair: tuple[Server, Server], key: str) -> None:
 def test_more_replicas_than_there_are(pair: tuple[Server, Server], key: str) -> None:
     """They never acknowledge."""
     primary, _ = pair
-    with both(url(primary, 2), 0.2) as stores:
+    with both(url(primary, 2), 1.0) as stores:
         for store in stores.values():
             with pytest.raises(StoreError, match="1 of 2 replicas"):
                 store.create(f"{key}{id(store)}", record(CLOCK.time()))
