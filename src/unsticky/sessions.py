@@ -220,11 +220,11 @@ class Sessions:
 
     def revoke_all(self, owner: str | int, *, keep: Session | str | None = None) -> int:
         """End all sessions of an owner, but for `keep` (a session, or its id); return how many."""
-        return self._tell(self.access.run(listing.revoke_all(str(owner), _id(keep), self.clock.time(), self.terms)))
+        return self._tell(self.access.run(listing.revoke_all(str(owner), _id(keep), self.clock.time())))
 
     async def revoke_all_async(self, owner: str | int, *, keep: Session | str | None = None) -> int:
         """As `revoke_all`, on an event loop."""
-        steps = listing.revoke_all(str(owner), _id(keep), self.clock.time(), self.terms)
+        steps = listing.revoke_all(str(owner), _id(keep), self.clock.time())
         return self._tell(await self.access.run_async(steps))
 
     def close(self) -> None:

@@ -14,13 +14,15 @@ import pytest
 from session.visits import Asked, Browser
 from support.valkey import Valkey
 from support.valkey import valkey as valkey
-from unsticky.errors import SessionLimitReached
+from unsticky.errors import DamagedRecord, SessionLimitReached
 from unsticky.scalars import Duration, StoreURL
 from unsticky.session.events import SessionEvent
 from unsticky.session.options import SessionOptions
 from unsticky.session.owners import ledger_key
+from unsticky.session.policy import Lifetime
+from unsticky.session.store import Record
 from unsticky.session.token import Token
-from unsticky.session.verbs import LoopSession
+from unsticky.session.verbs import LoopSession, ThreadSession
 from unsticky.sessions import Sessions
 from unsticky.testing import FakeClock
 
@@ -270,6 +272,77 @@ def test_a_list_that_was_lost_is_begun_again(clock: FakeClock, user: str) -> Non
         with browser.visit() as session:
             assert session["a"] == 1
     assert len(sessions.list(user)) == 1
+
+
+def test_a_list_that_was_lost_gets_back_all_its_sessions(clock: FakeClock, user: str) -> None:
+    """Old ones too, and not only the first that finds out."""
+    sessions = make(f"memory://{uuid4().hex}", clock)
+    browsers = [log_in(sessions, user) for _ in range(2)]
+    for lost in (False,) * 9 + (True,) + (False,) * 4:
+        if lost:
+            sessions.access.store.delete(ledger_key(user))
+        clock.advance(400)
+        for browser in browsers:
+            with browser.visit() as session:
+                assert session["a"] == 1
+    assert len(sessions.list(user)) == 2
+
+
+def test_the_list_outlives_its_sessions_after_the_idle_timeout_was_raised(clock: FakeClock, user: str) -> None:
+    """The ledger was made for shorter lives; sessions that live on stay in it."""
+    url = f"memory://{uuid4().hex}"
+    browser = log_in(make(url, clock), user)
+    clock.advance(500)
+    browser.sessions = make(url, clock, idle_timeout=Duration(100_000))
+    for _ in range(50):
+        with browser.visit() as session:
+            assert session["a"] == 1
+        clock.advance(1000)
+    assert browser.sessions.revoke_all(user) == 1
+    assert not is_in(browser)
+
+
+def test_sessions_of_a_longer_life_are_listed_and_revoked(clock: FakeClock, user: str) -> None:
+    """Flask's sessions live as long as its configuration says, which lists and the command line do not know."""
+    sessions = Sessions(SessionOptions(store=StoreURL(f"memory://{uuid4().hex}")), clock=clock)
+    terms = sessions.terms_of(Lifetime.of(sessions.options, 31 * 86400.0))
+    session = sessions.bind(Asked(None), ThreadSession, terms=terms)
+    session.owner = user
+    sessions.commit(session)
+    clock.advance(20 * 86400)
+    [info] = sessions.list(user)
+    assert info.ends > clock.time()
+    assert sessions.revoke_all(user) == 1
+    assert sessions.find(info.id) is None
+
+
+def test_a_damaged_session_does_not_lock_its_owner_out(clock: FakeClock, user: str) -> None:
+    """It can't be read, so it is none: the others are listed and revoked, and logins go on."""
+    sessions = make(f"memory://{uuid4().hex}", clock, maximum_sessions=2)
+    damaged = log_in(sessions, user).token
+    assert damaged is not None
+    store, load = sessions.access.store, sessions.access.store.load
+
+    def damaged_load(key: str) -> Record | None:
+        if key == damaged.key:
+            raise DamagedRecord("damaged")
+        return load(key)
+
+    store.load = damaged_load  # type: ignore[method-assign]
+    clock.advance(1)
+    assert is_in(log_in(sessions, user))
+    assert sessions.revoke_all(user) == 1
+    assert sessions.list(user) == []
+
+
+def test_a_login_is_the_newest_though_another_replicas_clock_is_ahead(clock: FakeClock, user: str) -> None:
+    """Else it would end itself at once, until the clocks have met."""
+    url, ahead = f"memory://{uuid4().hex}", FakeClock()
+    ahead.advance(5)
+    first = log_in(make(url, ahead, maximum_sessions=1), user)
+    second = log_in(make(url, clock, maximum_sessions=1), user)
+    assert is_in(second)
+    assert not is_in(first)
 
 
 def test_a_long_list_is_tidied_by_logins(clock: FakeClock, user: str) -> None:

@@ -8,9 +8,8 @@ from ..errors import DamagedRecord
 from . import codec
 from .events import SessionEvent
 from .operations import Delete, Load, Steps
-from .options import STORAGE_GRACE
 from .owners import forget, listing
-from .policy import Terms
+from .policy import Terms, promised_end
 from .sealing import Sealer
 from .store import Record
 from .token import RESERVED
@@ -41,8 +40,7 @@ def info(key: str, record: Record, terms: Terms) -> SessionInfo:
         owner=record.owner,
         created=record.created,
         last_seen=record.touched,
-        # What wrote the record may have known a shorter life: one framework's own, or the setting before it changed.
-        ends=min(terms.lifetime.end(record.created, record.touched), record.expires - STORAGE_GRACE),
+        ends=promised_end(record),
         keys=len(sizes),
         size=sum(sizes.values()),
         user_agent=agent,
@@ -62,8 +60,8 @@ def is_session(key: str) -> bool:
 
 def list_sessions(owner: str, now: float, terms: Terms) -> Steps[list[SessionInfo]]:
     """The owner's live sessions, the newest login first."""
-    found = yield from listing(owner, now, terms)
-    return [info(key, record, terms) for key, record in found]
+    found = yield from listing(owner, now)
+    return [info(key, record, terms) for key, record in found if now < promised_end(record)]
 
 
 def find(key: str, terms: Terms) -> Steps[SessionInfo | None]:
@@ -96,10 +94,10 @@ def end(key: str, record: Record) -> Steps[SessionEvent]:
     return SessionEvent("revoked", key, record.owner)
 
 
-def revoke_all(owner: str, keep: str | None, now: float, terms: Terms) -> Steps[list[SessionEvent]]:
-    """End all sessions of an owner but `keep`."""
+def revoke_all(owner: str, keep: str | None, now: float) -> Steps[list[SessionEvent]]:
+    """End all sessions of an owner but `keep`: all that are stored, for another replica may know a longer life."""
     events = []
-    for key, record in (yield from listing(owner, now, terms)):
+    for key, record in (yield from listing(owner, now)):
         if key != keep:
             events.append((yield from end(key, record)))
     return events

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 from hashlib import sha256
 
-from ..errors import SessionConflict, SessionLimitReached, StoreError
+from ..errors import DamagedRecord, SessionConflict, SessionLimitReached, StoreError
 from .operations import Create, Delete, Load, Steps, Update
 from .options import STORAGE_GRACE
-from .policy import Terms
+from .policy import Terms, promised_end
 from .store import Applied, Change, Record
 from .token import base64url
 
 _VERSION = "#"  # raised by each login that has to know the whole ledger
 _UNDER_WAY = 60.0  # seconds that a login may take between the ledger and its session
 _TRIES = 200  # at the same time as that many other logins of one owner
+_STEP = 1e-6  # seconds between two logins, at least
 _TIDY = 64  # entries; a longer ledger is searched for ended sessions at each login
 _TIDIED = 16  # of the oldest ones at a time
 
@@ -28,18 +29,20 @@ def ledger_key(owner: str) -> str:
     return "v1o:" + base64url(sha256(owner.encode()).digest())
 
 
-def register(owner: str, key: str, now: float, terms: Terms) -> Steps[None]:
-    """Enter the session `key`. Raises SessionLimitReached."""
+def register(owner: str, key: str, now: float, terms: Terms, *, since: float | None = None) -> Steps[None]:
+    """Enter the session `key`, `since` now if nothing else is said. Raises SessionLimitReached."""
     ledger = ledger_key(owner)
     for _ in range(_TRIES):
         record: Record | None = yield Load(ledger)
         if record is None:
-            first = Record({key: _entry(now), _VERSION: b"0"}, now, now, _expires(now, terms))
+            entry = _entry(now if since is None else since)
+            first = Record({key: entry, _VERSION: b"0"}, now, now, _expires(now, terms))
             if (yield Create(ledger, first)):
                 return
             continue
         gone = yield from _checked(owner, key, record, now, terms)
-        applied = yield Update(ledger, _entered(record, key, gone, now, terms))
+        entry = _entry(_login(record, key, now) if since is None else since)
+        applied = yield Update(ledger, _entered(record, key, entry, gone, now, terms))
         if applied is Applied.APPLIED:
             return
     raise SessionConflict("Too many logins of one user at once; nothing was written.")
@@ -53,22 +56,35 @@ def _checked(owner: str, key: str, record: Record, now: float, terms: Terms) -> 
         return frozenset()
     gone, alive = set(), 0
     for name in others if refuses else others[:_TIDIED]:
-        if now - _since(record, name) < _UNDER_WAY or (yield from _is_of(owner, name, now, terms)) is not None:
+        if now - _since(record, name) < _UNDER_WAY:
             alive += 1
-        else:
+            continue
+        session = yield from _of(owner, name)
+        if session is None:
             gone.add(name)
+        else:
+            alive += now < promised_end(session)
     if refuses and terms.maximum_sessions is not None and alive >= terms.maximum_sessions:
         raise SessionLimitReached(f"{alive} sessions of this user are open, and {terms.maximum_sessions} are allowed.")
     return frozenset(gone)
 
 
-def _entered(record: Record, key: str, gone: frozenset[str], now: float, terms: Terms) -> Change:
+def _login(record: Record, key: str, now: float) -> float:
+    """When this login was: after all others, even if the clocks of those replicas are ahead.
+
+    Without that, the newest login would count as the oldest. A clock that is a minute ahead or more is not followed.
+    """
+    newest = max((_since(record, name) for name in _oldest_first(record) if name != key), default=0.0)
+    return newest + _STEP if now <= newest < now + _UNDER_WAY else now
+
+
+def _entered(record: Record, key: str, entry: bytes, gone: frozenset[str], now: float, terms: Terms) -> Change:
     """With a limit that refuses, one login at a time: each has to know all that came before."""
     refuses = terms.maximum_sessions is not None and terms.at_limit == "refuse"
     version = record.fields.get(_VERSION, b"0")
     return Change(
         generation=record.generation,
-        put={key: _entry(now)} | ({_VERSION: b"%d" % (int(version) + 1)} if refuses else {}),
+        put={key: entry} | ({_VERSION: b"%d" % (int(version) + 1)} if refuses else {}),
         drop=gone,
         expect={_VERSION: version} if refuses else {name: record.fields[name] for name in gone},
         touched=now,
@@ -90,7 +106,7 @@ def end_oldest(owner: str | None, terms: Terms) -> Steps[None]:
         return
     alive, gone = [], set()
     for name in _oldest_first(record):
-        if (yield from _is_of(owner, name, None, terms)) is not None:
+        if (yield from _of(owner, name)) is not None:
             alive.append(name)
     for name in alive[: -terms.maximum_sessions]:
         yield Delete(name)
@@ -99,15 +115,15 @@ def end_oldest(owner: str | None, terms: Terms) -> Steps[None]:
         yield Update(ledger_key(owner), Change(generation=record.generation, drop=frozenset(gone)))
 
 
-def listing(owner: str, now: float, terms: Terms) -> Steps[list[tuple[str, Record]]]:
-    """Key and record of each live session, the newest login first."""
+def listing(owner: str, now: float) -> Steps[list[tuple[str, Record]]]:
+    """Key and record of each session that is stored, the newest login first. Some may have ended by time."""
     record: Record | None = yield Load(ledger_key(owner))
     if record is None:
         return []
     found: list[tuple[str, Record]] = []
     gone = {}
     for name in _oldest_first(record):
-        session = yield from _is_of(owner, name, now, terms)
+        session = yield from _of(owner, name)
         if session is not None:
             found.append((name, session))
         elif now - _since(record, name) >= _UNDER_WAY:
@@ -132,24 +148,29 @@ def refresh(session: Record, key: str, now: float, terms: Terms) -> Steps[None]:
     writes it more often than once per period, and it never ends before a session that is in it.
     """
     period = max(terms.lifetime.idle, 1.0)
-    if session.owner is None or (now - session.created) // period == (session.touched - session.created) // period:
+    same = (now - session.created) // period == (session.touched - session.created) // period
+    # Its record was written when idle timeouts were shorter, and so was the ledger.
+    longer = terms.lifetime.expires(session.created, session.touched) > session.expires + 1
+    if session.owner is None or (same and not longer):
         return
-    change = Change(generation=0, touched=now, expires=_expires(now, terms))
-    if (yield Update(ledger_key(session.owner), change)) is not Applied.APPLIED:
-        yield from register(session.owner, key, session.created, _unlimited(terms))
+    ledger: Record | None = yield Load(ledger_key(session.owner))
+    if ledger is None or key not in ledger.fields:  # lost, and perhaps begun again by another session
+        yield from register(session.owner, key, now, _unlimited(terms), since=session.created)
+        return
+    yield Update(ledger_key(session.owner), Change(generation=0, touched=now, expires=_expires(now, terms)))
 
 
 def _unlimited(terms: Terms) -> Terms:
     return Terms(lifetime=terms.lifetime)
 
 
-def _is_of(owner: str, key: str, now: float | None, terms: Terms) -> Steps[Record | None]:
-    """The session, if it lives and is the owner's."""
-    record: Record | None = yield Load(key)
-    if record is None or record.owner != owner:
+def _of(owner: str, key: str) -> Steps[Record | None]:
+    """The session, if it is there and the owner's. One that can't be read is no session any more."""
+    try:
+        record: Record | None = yield Load(key)
+    except DamagedRecord:
         return None
-    ended = now is not None and now >= terms.lifetime.end(record.created, record.touched)
-    return None if ended else record
+    return record if record is not None and record.owner == owner else None
 
 
 def _expires(now: float, terms: Terms) -> float:

@@ -100,6 +100,14 @@ def is_over(record: Record, lifetime: Lifetime, now: float) -> bool:
     return now >= lifetime.end(record.created, record.touched)
 
 
+def promised_end(record: Record) -> float:
+    """When the session ends, unless it is used again, by the clocks of whoever wrote it.
+
+    For lists: Flask's sessions live as long as its own configuration says, which nobody else knows.
+    """
+    return record.expires - STORAGE_GRACE
+
+
 def accepted_proof(record: Record, names: Iterable[str], token: Token, now: float) -> bytes | None:
     """The value of the proof that accepts `token`; None if none does. `names`: of the fields that may be proofs."""
     name = token.proof
