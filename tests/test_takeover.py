@@ -108,8 +108,10 @@ def flask_app(old: Old, url: str, clock: FakeClock, **options: Any) -> Iterator[
         session.clear()
         return ""
 
-    yield app
-    interface.close()
+    try:
+        yield app
+    finally:
+        interface.close()
 
 
 class Client:

@@ -17,7 +17,8 @@ from typing import IO, Protocol
 
 from support.history_clients import Target
 from support.history_replica import SECRET_KEY
-from support.replicas import TESTS, free_port
+from support.ports import free_port
+from support.replicas import TESTS
 from support.waiting import eventually
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
@@ -13,6 +12,7 @@ from contextlib import contextmanager, suppress
 import pytest
 from pymemcache.client.base import Client
 
+from support.ports import free_port
 from support.waiting import eventually
 
 # What no server should answer to a question for the key "k": "private" must never be shown.
@@ -41,7 +41,7 @@ class Memcached:
 
     def __init__(self, *options: str) -> None:
         self._options = options
-        self.port = _free_port()
+        self.port = free_port()
         self.start()
 
     @property
@@ -110,12 +110,6 @@ def _binary() -> str:
     if found is None:
         pytest.skip("memcached is not in the PATH: apt-get install memcached, or brew install memcached")
     return found
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
 
 
 @contextmanager

