@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from markupsafe import Markup
 
 from unsticky.errors import SessionValueError
-from unsticky.session.codec import decode, encode
+from unsticky.session.codec import are_plainly, decode, encode, is_plainly
 
 EXACT = [
     None, True, False, 0, -1, 2**63, -(2**63), 2**200, 1.5, math.inf, "", "ä\x00", b"", b"\xff",
@@ -162,3 +162,35 @@ def test_a_time_whose_offset_depends_on_the_date_is_refused() -> None:
     """It would come back without its zone."""
     with pytest.raises(SessionValueError, match="offset depends on the date"):
         encode(time(12, tzinfo=ZoneInfo("Europe/Berlin")), "s")
+
+
+@pytest.mark.parametrize(
+    ("stored", "now"),
+    [
+        ([[1, 2]], [(1, 2)]), ([[1]], [{1}]), ({"a": [1]}, {"a": frozenset({1})}), (["<b>"], [Markup("<b>")]),
+        ([str(UUID(int=1))], [UUID(int=1)]), (["2026-01-01T00:00:00"], [datetime(2026, 1, 1)]),
+        (["1.5"], [Decimal("1.5")]), ([1], [True]), ([1], [1.0]), ([0.0], [-0.0]),
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_the_quick_comparison_overlooks_no_type(stored: Any, now: Any) -> None:
+    """Inside of values, where msgpack writes both alike."""
+    data = encode(stored, "")
+    assert encode(now, "") != data
+    assert is_plainly(stored, data)
+    assert are_plainly([stored, {}], [data, encode({}, "")])
+    assert not is_plainly(now, data)
+    assert not are_plainly([now, {}], [data, encode({}, "")])
+
+
+@given(
+    plain := st.recursive(
+        st.none() | st.booleans() | st.integers(-2, 2) | st.floats() | st.text(max_size=2),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=1), inner, max_size=3),
+    ),
+    plain,
+)
+def test_what_is_plainly_stored_is_stored(left: Any, right: Any) -> None:
+    """The quick comparison never says yes where the exact one says no."""
+    if is_plainly(right, encode(left, "")):
+        assert encode(right, "") == encode(left, "")

@@ -50,12 +50,12 @@ class _Refused(TypeError):
 def is_plainly(value: object, data: bytes) -> bool:
     """Is `data` the encoding of `value`, and `value` free of types that need a tag? Quick: no walk in Python.
 
-    False is no answer: `encode` and compare then. A tuple counts as a list here, so ask only for a value that was
-    decoded from `data`, and may have been changed inside.
+    False is no answer: `encode` and compare then. The bytes tell 1 from True and 0.0 from -0.0, but not a list from a
+    tuple or a text from a UUID; comparing with what `data` says does.
     """
     try:
-        return _encode(value) == data
-    except (TypeError, ValueError, OverflowError, RecursionError):
+        return _encode(value) == data and bool(_decode(data) == value)
+    except (TypeError, ValueError, OverflowError, RecursionError, MsgspecError):
         return False
 
 
@@ -107,14 +107,15 @@ def _decode_one_by_one(fields: Mapping[str, bytes], others: str) -> Decoded:
     return Decoded({name: values[name] for name in fields if name in values}, mutable, ours, frozenset(bad))
 
 
-def are_plainly(values: Sequence[object], datas: Sequence[bytes]) -> bool:
+def are_plainly(values: list[object], datas: Sequence[bytes]) -> bool:
     """`is_plainly` for several values at once."""
     size = len(values)
     if size > 15:  # msgpack's short list: one byte for its length
         return all(map(is_plainly, values, datas))
     try:
-        return _encode(values) == b"%c%b" % (0x90 | size, b"".join(datas))
-    except (TypeError, ValueError, OverflowError, RecursionError):
+        data = b"%c%b" % (0x90 | size, b"".join(datas))
+        return _encode(values) == data and bool(_decode(data) == values)
+    except (TypeError, ValueError, OverflowError, RecursionError, MsgspecError):
         return False
 
 
