@@ -157,6 +157,8 @@ class StoreAccess:
         """A store that answers is not away, whatever it answers."""
         if isinstance(error, DamagedRecord | UnknownKey):
             log.error("A session can't be read: %s", error)
+            if self._breaker is not None:
+                self._breaker.succeeded()
             return
         log.error("The session store is not available: %s", error)
         if self._breaker is not None:

@@ -9,11 +9,12 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from markupsafe import Markup
 
 from session.visits import Browser
 from support.counting import CountingStore
 from support.waiting import eventually
-from unsticky.errors import DamagedRecord, SessionHeadersSent, SessionUnavailable, SessionValueError
+from unsticky.errors import DamagedRecord, SessionHeadersSent, SessionUnavailable, SessionValueError, StoreError
 from unsticky.scalars import Duration, StoreURL
 from unsticky.session.breaker import Breaker
 from unsticky.session.commit import Cookie
@@ -841,3 +842,166 @@ def test_its_id_can_be_asked_before_it_is_used(browser: Browser, calls: list[str
         session["b"] = 1
     assert browser.token.key != asked
     assert browser.token != first
+
+
+class Failing:
+    """A store whose next call of the verb `fails` does so, once."""
+
+    def __init__(self, store: Any) -> None:
+        self._store = store
+        self.fails = ""
+
+    def __getattr__(self, verb: str) -> Any:
+        def call(*arguments: Any) -> Any:
+            if verb != self.fails:
+                return getattr(self._store, verb)(*arguments)
+            self.fails = ""
+            raise StoreError("refused")
+
+        return call
+
+
+def failing(sessions: Sessions) -> Failing:
+    sessions.access.store = store = Failing(sessions.access.store)
+    return store
+
+
+def test_a_logout_that_a_save_could_not_write_is_written_by_the_commit(browser: Browser, sessions: Sessions) -> None:
+    """The app went on after the failure: the client gets the new session, and the old one ends."""
+    with browser.visit() as session:
+        session["a"] = 1
+    old = Browser(sessions, browser.token)
+    session = browser.arrive()
+    session.clear()
+    session["user"] = "ann"
+    failing(sessions).fails = "delete"
+    with pytest.raises(SessionUnavailable):
+        session.save()
+    browser.leave(session)
+    with browser.visit() as session:
+        assert dict(session) == {"user": "ann"}
+    with old.visit() as session:
+        assert not session
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_a_token_is_told_though_the_save_failed_after_it_was_stored(clock: FakeClock, before: bool) -> None:
+    """Counting the owner's sessions failed; the login itself is in the store, and the commit went well."""
+    sessions = make(clock, maximum_sessions=2)
+    browser = Browser(sessions)
+    if before:
+        with browser.visit() as session:
+            session["a"] = 1
+    session = browser.arrive()
+    session["user"] = session.owner = "ann"
+    store, update = failing(sessions), sessions.access.store.update if before else sessions.access.store.create
+
+    def then_fail(key: str, argument: Any) -> Any:
+        if key.startswith("v1:"):
+            store.fails = "load"
+        return update(key, argument)
+
+    setattr(store, "update" if before else "create", then_fail)
+    with pytest.raises(SessionUnavailable):
+        session.save()
+    browser.leave(session)
+    with browser.visit() as session:
+        assert session["user"] == "ann"
+
+
+def test_a_slow_request_does_not_send_the_token_of_before_a_rotation(browser: Browser, sessions: Sessions) -> None:
+    """It would take the new one's place at the client, and end with the grace. What it wrote is stored."""
+    with browser.visit() as session:
+        session["a"] = 1
+    slow = browser.arrive()
+    slow["b"] = 2
+    with browser.visit() as session:
+        session.rotate()
+    done = sessions.commit(slow)
+    assert (done.cookie, done.token) == (Cookie.KEEP, None)
+    slow["c"] = 3
+    assert sessions.commit(slow).token is None
+    with browser.visit() as session:
+        assert dict(session) == {"a": 1, "b": 2, "c": 3}
+
+
+def test_a_reader_is_served_though_its_token_cannot_be_renewed(clock: FakeClock) -> None:
+    """As with a touch. Its old token is not sent again, for the renewal may have been applied."""
+    sessions = make(clock, renewal_timeout=Duration(100))
+    browser = Browser(sessions)
+    with browser.visit() as session:
+        session["a"] = 1
+    clock.advance(150)
+    session = browser.arrive()
+    assert session["a"] == 1
+    failing(sessions).fails = "update"
+    assert browser.leave(session)[:2] == (Cookie.KEEP, None)
+
+
+def test_what_makes_room_is_counted(clock: FakeClock) -> None:
+    """One large key may take another's place."""
+    browser = Browser(make(clock, maximum_session_size=1000))
+    with browser.visit() as session:
+        session["a"] = "x" * 800
+    with browser.visit() as session:
+        del session["a"]
+        session["b"] = "x" * 800
+    with browser.visit() as session:
+        assert list(session) == ["b"]
+
+
+def test_a_subclass_of_str_names_no_reserved_key(browser: Browser) -> None:
+    """Jinja's Markup, for one."""
+    session = browser.arrive()
+    with pytest.raises(SessionValueError, match="reserved"):
+        session[Markup("unsticky.proof:x")] = 1
+
+
+def test_no_session_begins_after_the_headers(browser: Browser, sessions: Sessions, calls: list[str]) -> None:
+    """A WebSocket that was refused has nothing to carry its token: a record would wait for nobody."""
+    session = browser.arrive()
+    session["a"] = 1
+    session.seal()
+    calls.clear()
+    assert sessions.commit(session).cookie is Cookie.KEEP
+    assert calls == []
+
+
+def test_a_damaged_record_closes_the_breaker(clock: FakeClock) -> None:
+    """A store that answers is not away, whatever it answers."""
+    sessions = make(clock)
+    sessions.access._breaker = breaker = Breaker(2, 1.0)
+    browser = Browser(sessions)
+    with browser.visit() as session:
+        session["a"] = 1
+    for error in (StoreError, DamagedRecord, StoreError):
+
+        def load(key: str, error: type[StoreError] = error) -> None:
+            raise error("of the test")
+
+        sessions.access.store.load = load
+        session = browser.arrive()
+        assert session.available is (error is DamagedRecord)
+    assert not breaker.is_open
+
+
+def test_two_tasks_that_load_at_once_share_one_session(browser: Browser, clock: FakeClock) -> None:
+    """Else a change inside of a value that the first one got would be looked for in the second one's."""
+    with browser.visit() as session:
+        session["cart"] = []
+    shared = browser.arrive()
+    binding = shared.opened()
+    assert binding is not None
+    assert browser.token is not None
+    first, second = binding.loading(), binding.loading()
+    for one in (first, second):
+        assert next(one).key == browser.token.key
+    store = browser.sessions.access.store
+    for one in (first, second):
+        with pytest.raises(StopIteration):
+            one.send(store.load(browser.token.key))
+        if one is first:
+            shared["cart"].append(1)
+    browser.leave(shared)
+    with browser.visit() as session:
+        assert session["cart"] == [1]

@@ -265,3 +265,57 @@ def test_a_read_only_one_writes_nothing(browser: Browser) -> None:
     session = browser.arrive()
     runs = [draft["stock"] for draft in session.transaction()]
     assert runs == [100]
+
+
+def test_what_its_body_does_to_the_session_itself_counts_too(browser: Browser) -> None:
+    """A login inside of it rotates, and what was written past the draft is stored."""
+    before = browser.token
+    with browser.visit() as session:
+        for draft in session.transaction():
+            draft["stock"] -= 1
+            session.owner = "ann"
+            session["direct"] = session["other"].append(2)
+    assert browser.token != before
+    with browser.visit() as session:
+        assert session.owner == "ann"
+        assert dict(session) == {"stock": 99, "other": [1, 2], "direct": None}
+    with Browser(browser.sessions, before).visit() as session:
+        assert not session
+
+
+def test_a_logout_inside_of_it_is_not_undone(browser: Browser) -> None:
+    """What was read from the session that ended is no part of another one."""
+    with browser.visit() as session:
+        for draft in session.transaction():
+            draft["stock"] -= 1
+            session.clear()
+    assert browser.last.cookie is Cookie.DELETE
+    assert browser.token is None
+
+
+@pytest.mark.parametrize("verb", ["reload", "save"])
+def test_saving_and_reloading_inside_of_it_lose_nothing(browser: Browser, verb: str) -> None:
+    """It stands by what its draft was read from, and reads again if that has changed."""
+    tries = 0
+    with browser.visit() as session:
+        for draft in session.transaction():
+            tries += 1
+            if tries == 1:
+                with browser.visit() as other:
+                    other["stock"] = 10
+            session["mine"] = "x"
+            getattr(session, verb)()
+            draft["stock"] -= 1
+        assert session["stock"] == 9
+    assert tries == 2
+    with browser.visit() as session:
+        assert session["stock"] == 9
+        assert session.get("mine") == ("x" if verb == "save" else None)
+
+
+@pytest.mark.parametrize("key", ["unsticky.proof:x", "\ud800", 1])
+def test_bad_keys_are_refused(browser: Browser, key: object) -> None:
+    """As the session itself does."""
+    with browser.visit() as session, pytest.raises(SessionValueError, match=r"session\["):
+        for draft in session.transaction():
+            draft[key] = 1  # type: ignore[index]

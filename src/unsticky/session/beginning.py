@@ -15,12 +15,13 @@ from .session import Session
 from .store import Record
 from .token import Token
 from .updating import update
-from .writing import UNUSED, Committed, Cookie, check_sizes, device, rebase, stored
+from .writing import UNUSED, Committed, Cookie, check_sizes, device, keep_untold, rebase, stored
 
 
 def begin(session: Session, binding: Binding) -> Steps[Committed]:
     """A new session, perhaps in the place of another library's."""
-    old, empty = binding.old, not dict.__len__(session) and not binding.owner
+    # After the headers none can begin: the client would never hear of it.
+    old, empty = binding.old, binding.closed or not (dict.__len__(session) or binding.owner)
     if old is not None and not binding.old_ended:
         if binding.closed:
             return UNUSED  # the client could not be told: its next request takes it over
@@ -29,14 +30,15 @@ def begin(session: Session, binding: Binding) -> Steps[Committed]:
     if old is not None:
         binding.token = Token.new(binding.random_bytes)  # those who present it at the same time must not arrive here
     if empty:
-        done = UNUSED if old is None else Committed(Cookie.DELETE, took_over=True)
-    else:
-        token, record, fields = yield from _created(session, binding)
-        rebase(session, binding, token, record, fields)
-        binding.events.append(SessionEvent("created", token.key, record.owner))
-        yield from end_oldest(record.owner, binding.terms)
-        done = Committed(token, token, took_over=old is not None)
+        binding.old_ended = old is not None
+        return UNUSED if old is None else Committed(Cookie.DELETE, took_over=True)
+    token, record, fields = yield from _created(session, binding)
+    rebase(session, binding, token, record, fields)
     binding.old_ended = old is not None
+    binding.events.append(SessionEvent("created", token.key, record.owner))
+    done = Committed(token, token, took_over=old is not None)
+    keep_untold(binding, done)
+    yield from end_oldest(record.owner, binding.terms)
     return done
 
 
@@ -56,7 +58,7 @@ def _created(session: Session, binding: Binding) -> Steps[tuple[Token, Record, M
 
 def _encoded_all(session: Session, binding: Binding) -> dict[str, bytes]:
     fields = {name: codec.encode(value, f"session[{name!r}]") for name, value in dict.items(session)}
-    check_sizes(binding, fields, fields)
+    check_sizes(binding, fields)
     return fields
 
 

@@ -149,11 +149,15 @@ class Binding:
         token = self.token
         try:
             if token is not None:
-                self.accept((yield from self.asking(token.key)), token)
+                record = yield from self.asking(token.key)
+                if self.loaded:
+                    return  # two tasks of one request loaded it at once, and this one is the second
+                self.accept(record, token)
             if self.record is None:
                 yield from self._taking_over()
         except StoreError as error:
-            self.fail(error)
+            if not self.loaded:
+                self.fail(error)
         self.loaded = True
 
     def outcome(self) -> Mapping[str, Any]:

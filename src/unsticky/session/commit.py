@@ -16,7 +16,7 @@ from .owners import forget
 from .session import Session
 from .token import Token
 from .updating import update
-from .writing import UNUSED, Committed, Cookie
+from .writing import UNUSED, Committed, Cookie, keep_untold, with_untold
 
 __all__ = ["UNUSED", "Committed", "Cookie", "commit", "reload", "save", "settled"]
 
@@ -29,12 +29,16 @@ def commit(session: Session) -> Steps[Committed]:
     binding = session._binding
     if binding is None or binding.unavailable is not None or not binding.loaded:
         return UNUSED
-    if binding.record is not None:
-        done = yield from update(session, binding)
-    else:
-        done = yield from _begin_anew(session, binding)
+    write = update if binding.record is not None else _begin_anew
+    try:
+        done = yield from write(session, binding)
+    except (SessionValueError, SessionLimitReached):
+        yield from _end(binding)  # a logout counts, even if what came after it can't be stored
+        raise
+    # After the new one is there: a crash between the two must not leave the client with neither.
+    yield from _end(binding)
     if binding.untold is not None:
-        done, binding.untold = _with_untold(done, binding.untold), None
+        done, binding.untold = with_untold(done, binding.untold), None
     return done
 
 
@@ -43,8 +47,8 @@ def settled(session: Session) -> Committed | None:
     binding = session._binding
     if binding is None or binding.changed or binding.record is None or binding.untold is not None or binding.joining:
         return None
-    if binding.plural:
-        return None  # another proof, perhaps, that is to end
+    if binding.plural or binding.ended or binding.old_ended:
+        return None  # another proof, perhaps, that is to end; or a logout that could not be written yet
     lifetime, values = binding.terms.lifetime, binding.values
     if not binding.closed and (lifetime.renewal is not None or lifetime.touch_due(binding.record, binding.now())):
         return None
@@ -59,7 +63,7 @@ def save(session: Session) -> Steps[None]:
     done = yield from commit(session)
     binding = session._binding
     if binding is not None and (isinstance(done.cookie, Token) or done.cookie is Cookie.DELETE):
-        binding.untold = done
+        keep_untold(binding, done)
 
 
 def reload(session: Session) -> Steps[None]:
@@ -75,23 +79,9 @@ def reload(session: Session) -> Steps[None]:
     session.show(binding.values)
 
 
-def _with_untold(done: Committed, untold: Committed) -> Committed:
-    """The last word counts; of an older one is left what the new one does not say."""
-    cookie = done.cookie if isinstance(done.cookie, Token) or done.cookie is Cookie.DELETE else untold.cookie
-    if isinstance(cookie, Token) and done.lost:
-        cookie = Cookie.KEEP
-    return done._replace(cookie=cookie, took_over=done.took_over or untold.took_over)
-
-
 def _begin_anew(session: Session, binding: Binding) -> Steps[Committed]:
     ended = bool(binding.ended)
-    try:
-        done = yield from begin(session, binding)
-    except (SessionValueError, SessionLimitReached):
-        yield from _end(binding)  # a logout counts, even if what came after it can't be stored
-        raise
-    # After the new one is there: a crash between the two must not leave the client with neither.
-    yield from _end(binding)
+    done = yield from begin(session, binding)
     return done._replace(cookie=Cookie.DELETE) if ended and done.token is None else done
 
 

@@ -29,12 +29,6 @@ class Update(NamedTuple):
     key: str
     change: Change
 
-    @property
-    def only_touches(self) -> bool:
-        """Nothing but the time of the last use: a request that only read can do without."""
-        change = self.change
-        return not (change.put or change.drop or change.raise_generation) and change.owner is None
-
 
 class Delete(NamedTuple):
     """Answered with None."""

@@ -290,12 +290,7 @@ class Session(dict[str, Any]):
         return dict, (self.copy(),)
 
     def __setitem__(self, key: str, value: Any) -> None:
-        if type(key) is not str:
-            key = _field_name(key)
-        elif key.startswith(RESERVED):
-            raise SessionValueError(f"session[{key!r}]: keys that begin with {RESERVED!r} are reserved")
-        elif not key.isascii():
-            _valid(key, f"session[{key!r}]")
+        key = field_name(key)
         self.mark_modified()
         super().__setitem__(key, value)
 
@@ -344,10 +339,16 @@ _TOO_LATE = (
 )
 
 
-def _field_name(key: object) -> str:
-    if isinstance(key, str):
-        return _valid(str.__str__(key), f"session[{key!r}]")
-    raise SessionValueError(f"session[{key!r}]: keys are texts, not {type(key).__name__}; use session[{str(key)!r}]")
+def field_name(key: object) -> str:
+    """`key` as the name of a record's field. Raises SessionValueError for what can be none."""
+    if type(key) is not str:
+        if not isinstance(key, str):
+            kind = type(key).__name__
+            raise SessionValueError(f"session[{key!r}]: keys are texts, not {kind}; use session[{str(key)!r}]")
+        key = str.__str__(key)
+    if key.startswith(RESERVED):
+        raise SessionValueError(f"session[{key!r}]: keys that begin with {RESERVED!r} are reserved")
+    return key if key.isascii() else _valid(key, f"session[{key!r}]")
 
 
 def _valid(text: str, place: str) -> str:

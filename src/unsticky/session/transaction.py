@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any
 
 from ..errors import SessionConflict
@@ -10,8 +10,9 @@ from . import codec
 from .binding import Binding
 from .commit import save
 from .operations import Load, Steps, Update
-from .session import Driver, Session
-from .store import Applied, Change
+from .session import Driver, Session, field_name
+from .store import Applied, Change, Record
+from .updating import field_changes
 from .writing import changed, check_sizes, rebase, stored
 
 TRIES = 100
@@ -20,8 +21,11 @@ TRIES = 100
 class Draft(dict[str, Any]):
     """The stored values, to be read and changed. It notes which names were looked for and not there."""
 
-    def __init__(self, values: dict[str, Any]) -> None:
+    def __init__(self, values: dict[str, Any], record: Record | None, plain: Mapping[str, bytes]) -> None:
+        """`record`, `plain`: what they were read from. The session may save or reload while the body runs."""
         super().__init__(values)
+        self.record = record
+        self.plain = plain
         self.missed: set[str] = set()
 
     def _look(self, key: Any) -> None:
@@ -83,7 +87,7 @@ _ENDED = "The session ended elsewhere while a transaction was writing to it. Not
 def _begin(session: Session, *, first: bool) -> Steps[Draft]:
     binding = session.opened()
     if binding is None:
-        return Draft(dict(dict.items(session)))
+        return Draft(dict(dict.items(session)), None, {})
     if first:
         if not binding.loaded:
             yield from binding.loading()
@@ -92,7 +96,8 @@ def _begin(session: Session, *, first: bool) -> Steps[Draft]:
         yield from save(session)  # what this request has changed so far is part of what the transaction reads
     elif binding.record is not None:
         yield from _read_again(session, binding)
-    return Draft({name: codec.decode(data) for name, data in _decodable(binding).items()})
+    values = {name: codec.decode(data) for name, data in _decodable(binding).items()}
+    return Draft(values, binding.record, binding.plain)
 
 
 def _decodable(binding: Binding) -> dict[str, bytes]:
@@ -111,23 +116,32 @@ def _read_again(session: Session, binding: Binding) -> Steps[None]:
 def _end(session: Session, draft: Draft) -> Steps[bool]:
     """Write what the draft changed, if nothing that it read has changed. False: it has."""
     binding = session._binding
-    if binding is None or binding.record is None:
+    if binding is None or draft.record is None:
         session.update(draft)
         if binding is not None:
             yield from save(session)
         return True
-    fields = _encoded(draft, binding)
-    drop = frozenset(name for name in binding.plain if name not in draft.keys() | binding.undecodable)
+    if binding.record is None:
+        return True  # the body has ended the session: what was read from it is no part of another one
+    fields = _encoded(draft, draft.plain)
+    drop = frozenset(name for name in draft.plain if name not in draft.keys() | binding.undecodable)
     if not (fields or drop):
         return True
-    check_sizes(binding, fields, {**binding.plain, **fields})
-    record, token = binding.record, binding.current_token()
-    absent = (draft.missed | fields.keys()) - binding.plain.keys()
+    check_sizes(binding, fields, draft.plain, drop)
+    return (yield from _written(session, binding, draft, fields, drop))
+
+
+def _written(
+    session: Session, binding: Binding, draft: Draft, fields: Mapping[str, bytes], drop: frozenset[str]
+) -> Steps[bool]:
+    record, token = draft.record, binding.current_token()
+    assert record is not None
+    absent = (draft.missed | fields.keys()) - draft.plain.keys()
     change = Change(
         generation=record.generation,
         put=stored(binding, token.key, fields),
         drop=drop,
-        expect={**{name: record.fields[name] for name in binding.plain}, **dict.fromkeys(absent, None)},
+        expect={**{name: record.fields[name] for name in draft.plain}, **dict.fromkeys(absent, None)},
     )
     applied = yield Update(token.key, change)
     if applied is Applied.GONE:
@@ -136,12 +150,27 @@ def _end(session: Session, draft: Draft) -> Steps[bool]:
         raise SessionConflict(_ENDED)
     if applied is Applied.CONFLICT:
         return False
-    session.show(dict(draft))
-    plain = {name: data for name, data in binding.plain.items() if name not in drop} | fields
-    rebase(session, binding, token, changed(record, change), plain)
+    _adopt(session, binding, draft, change, fields)
     return True
 
 
-def _encoded(draft: Draft, binding: Binding) -> dict[str, bytes]:
-    encoded = {name: codec.encode(value, f"session[{name!r}]") for name, value in dict.items(draft)}
-    return {name: data for name, data in encoded.items() if data != binding.plain.get(name)}
+def _adopt(session: Session, binding: Binding, draft: Draft, change: Change, fields: Mapping[str, bytes]) -> None:
+    """The session shows what was written. What the body did to the session itself is left for the commit."""
+    record, rotation, owner = binding.record, binding.rotation, binding.owner
+    assert record is not None
+    put, gone = field_changes(session, binding)
+    mine = {name: dict.__getitem__(session, name) for name in put}
+    plain = {name: data for name, data in {**binding.plain, **fields}.items() if name not in change.drop}
+    saved = {name: value for name, value in dict.items(session) if name in plain and name not in draft.plain}
+    session.show({**saved, **draft})
+    rebase(session, binding, binding.current_token(), changed(record, change), plain)
+    binding.rotation, binding.owner = rotation, owner
+    binding.changed = bool(mine or gone or rotation or owner is not None)
+    for name in gone:
+        dict.pop(session, name, None)
+    dict.update(session, mine)
+
+
+def _encoded(draft: Draft, plain: Mapping[str, bytes]) -> dict[str, bytes]:
+    encoded = {field_name(name): codec.encode(value, f"session[{name!r}]") for name, value in dict.items(draft)}
+    return {name: data for name, data in encoded.items() if data != plain.get(name)}

@@ -15,7 +15,7 @@ from .policy import has_other_proofs, new_proof, proof_changes
 from .session import Session
 from .store import Applied, Change, Record
 from .token import RESERVED, Token
-from .writing import UNUSED, Committed, Cookie, changed, check_sizes, device, rebase, stored
+from .writing import UNUSED, Committed, Cookie, changed, check_sizes, device, keep_untold, rebase, stored
 
 _ABSENT = object()
 
@@ -25,7 +25,7 @@ def update(session: Session, binding: Binding) -> Steps[Committed]:
     assert record is not None
     assert token is not None
     now = binding.now()
-    fields, drop = _field_changes(session, binding)
+    fields, drop = field_changes(session, binding)
     if binding.closed and not (fields or drop):
         return UNUSED  # the second commit, after the body
     rotated, strict = _rotation(binding, record, token, now)
@@ -34,11 +34,14 @@ def update(session: Session, binding: Binding) -> Steps[Committed]:
     if not (fields or drop or put or gone or touches or binding.owner is not None):
         return Committed(Cookie.KEEP, _sendable(binding))
     if fields:
-        check_sizes(binding, fields, {**binding.plain, **fields})
+        check_sizes(binding, fields, binding.plain, drop)
         put.update(stored(binding, token.key, fields))
     if binding.owner:
         yield from register(binding.owner, token.key, now, binding.terms)
         put |= device(binding, token.key)
+    if binding.standing and rotated is None and not binding.closed:
+        # The cookie is sent again: not if a rotation has come between, or it would replace its successor.
+        expect = _as_it_was(record, token)
     change = Change(
         generation=record.generation,
         put=put,
@@ -76,10 +79,15 @@ def _proofs(
     joins = bool(binding.joining)
     put, drop = proof_changes(record, token, binding.terms.lifetime, now, rotated=rotated, strict=strict, joins=joins)
     # Two tokens that are presented at once must not end each other: who was ended meanwhile ends nobody.
-    return put, drop, {token.proof: record.fields[token.proof]} if put and rotated is None else {}
+    return put, drop, _as_it_was(record, token) if put and rotated is None else {}
 
 
-def _field_changes(session: Session, binding: Binding) -> tuple[dict[str, bytes], frozenset[str]]:
+def _as_it_was(record: Record, token: Token) -> dict[str, bytes | None]:
+    """The token's proof, if it has one: who let go of it meanwhile has given out another token."""
+    return {token.proof: record.fields[token.proof]} if token.proof in record.fields else {}
+
+
+def field_changes(session: Session, binding: Binding) -> tuple[dict[str, bytes], frozenset[str]]:
     """The encoded values that differ from what was loaded, and the names that are there no more."""
     values, plain, scalars = binding.values, binding.plain, codec.SCALARS
     put = {}
@@ -115,19 +123,25 @@ def _written(
 ) -> Steps[Committed]:
     record = binding.record
     assert record is not None
-    update = Update(binding.current_token().key, change)
     try:
-        applied = yield update
+        applied = yield Update(binding.current_token().key, change)
     except StoreError:
-        if not update.only_touches:
+        if not _only_reads(binding, change, fields):
             raise
-        return Committed(Cookie.KEEP, _sendable(binding))  # a request that only read has its answer
+        # A request that only read has its answer. A renewal that failed may have been applied.
+        return Committed(Cookie.KEEP, None if change.put else _sendable(binding))
     if applied is Applied.CONFLICT:
         return (yield from _without_proofs(session, binding, change, fields))
     done = _settle(session, binding, change, applied, fields, rotated)
     if applied is Applied.APPLIED:
         yield from _keep_account(binding, record, change, binding.now())
     return done
+
+
+def _only_reads(binding: Binding, change: Change, fields: Mapping[str, bytes]) -> bool:
+    """Is it all ours, and nothing of the app's: the time of the last use, a renewal, the end of other tokens?"""
+    asked = binding.rotation or binding.joining or change.owner is not None
+    return not (asked or fields or any(not name.startswith(RESERVED) for name in change.drop))
 
 
 def _without_proofs(
@@ -139,7 +153,15 @@ def _without_proofs(
     put = {name: data for name, data in change.put.items() if name not in proofs}
     change = replace(change, put=put, drop=frozenset(n for n in change.drop if not n.startswith(RESERVED)), expect={})
     done = _settle(session, binding, change, (yield Update(token.key, change)), fields, None)
+    if binding.record is not None:
+        binding.record = _without(binding.record, token.proof)
+        binding.standing = False
     return done._replace(cookie=Cookie.KEEP, token=None) if done.cookie is Cookie.REFRESH else done
+
+
+def _without(record: Record, proof: str) -> Record:
+    """As far as we know, `proof` stands no more: another request has changed it."""
+    return replace(record, fields={name: data for name, data in record.fields.items() if name != proof})
 
 
 def _settle(
@@ -169,7 +191,9 @@ def _settle(
     if rotated is not None:
         if not joins:
             binding.events.append(SessionEvent("rotated", rotated.key, after.owner))
-        return Committed(rotated, rotated, took_over=joins)
+        done = Committed(rotated, rotated, took_over=joins)
+        keep_untold(binding, done)
+        return done
     sendable = _sendable(binding)
     return Committed(Cookie.REFRESH if sendable else Cookie.KEEP, sendable)
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ..errors import SessionValueError
 from . import codec
-from .binding import Binding
+from .binding import NOTHING, Binding
 from .policy import is_leaving
 from .session import Session
 from .store import Change, Record
@@ -37,6 +37,19 @@ class Committed(NamedTuple):
 UNUSED = Committed(Cookie.KEEP)
 
 
+def keep_untold(binding: Binding, done: Committed) -> None:
+    """It is in the store, and the client learns of it with the headers, whatever fails between here and there."""
+    binding.untold = done if binding.untold is None else with_untold(done, binding.untold)
+
+
+def with_untold(done: Committed, untold: Committed) -> Committed:
+    """The last word counts; of an older one is left what the new one does not say."""
+    cookie = done.cookie if isinstance(done.cookie, Token) or done.cookie is Cookie.DELETE else untold.cookie
+    if isinstance(cookie, Token) and done.lost:
+        cookie = Cookie.KEEP
+    return done._replace(cookie=cookie, took_over=done.took_over or untold.took_over)
+
+
 def stored(binding: Binding, key: str, fields: Mapping[str, bytes]) -> dict[str, bytes]:
     """As the store gets them: sealed, if there is a key."""
     sealer = binding.terms.sealer
@@ -52,13 +65,19 @@ def device(binding: Binding, key: str) -> dict[str, bytes]:
     return stored(binding, key, {DEVICE: codec.encode([device.agent, device.network], "")})
 
 
-def check_sizes(binding: Binding, new: Mapping[str, bytes], all_: Mapping[str, Any]) -> None:
+def check_sizes(
+    binding: Binding, new: Mapping[str, bytes], kept: Mapping[str, bytes] = NOTHING, drop: frozenset[str] = frozenset()
+) -> None:
+    """Raises SessionValueError, if `new` and what stays of `kept` is too large."""
     most = binding.terms.maximum_value_size
     for name, data in new.items():
         if len(data) > most:
             raise SessionValueError(
                 f"session[{name!r}]: takes {len(data):,} bytes; a key may take {most:,} (session.maximum_value_size)"
             )
+    all_ = {**kept, **new}
+    for name in drop:
+        all_.pop(name, None)
     size, most = sum(map(len, all_)) + sum(map(len, all_.values())), binding.terms.maximum_session_size
     if size > most:
         raise SessionValueError(f"session: takes {size:,} bytes; it may take {most:,} (session.maximum_session_size)")
@@ -88,3 +107,5 @@ def rebase(session: Session, binding: Binding, token: Token | None, record: Reco
     binding.mutable = [name for name, value in binding.values.items() if type(value) not in codec.SCALARS]
     binding.rotation = binding.owner = None
     binding.changed, binding.joining = False, ""
+    if binding.undecodable:
+        binding.undecodable -= binding.values.keys()
