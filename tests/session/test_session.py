@@ -1005,3 +1005,21 @@ def test_two_tasks_that_load_at_once_share_one_session(browser: Browser, clock: 
     browser.leave(shared)
     with browser.visit() as session:
         assert session["cart"] == [1]
+
+
+def test_reloading_drops_what_was_never_saved(browser: Browser, calls: list[str]) -> None:
+    """In a new session, and in one that begins after a logout, too; the logout stays."""
+    with browser.visit() as session:
+        session["a"] = session.owner = "ann"
+        session.reload()
+        assert dict(session) == {}
+    assert browser.token is None
+    with browser.visit() as session:
+        session["a"] = 1
+    with browser.visit() as session:
+        session.clear()
+        session["b"] = 1
+        session.reload()
+        assert dict(session) == {}
+    assert browser.last.cookie is Cookie.DELETE
+    assert calls == ["create", "load", "delete"]

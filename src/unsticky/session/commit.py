@@ -69,7 +69,12 @@ def save(session: Session) -> Steps[None]:
 def reload(session: Session) -> Steps[None]:
     """Show what is stored now. What was not saved is dropped; ended elsewhere, the session is empty."""
     binding = session._binding
-    if binding is None or binding.record is None or binding.token is None:
+    if binding is None:
+        return
+    if binding.record is None or binding.token is None:
+        if binding.old is None or binding.old_ended:  # else what is shown is stored, with another library
+            binding.owner = None
+            session.show({})
         return
     token, joining = binding.token, binding.joining
     record = yield Load(token.key)
