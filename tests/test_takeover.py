@@ -252,6 +252,7 @@ def test_after_migrate_until_a_flask_cookie_is_nobodys(old: Old, url: str, clock
         client = Client(app, old.cookie)
         client.get("/read")
     with flask_app(old, url, clock, migrate_until="2020-01-01") as app:
+        client.app = app
         assert client.get("/read") == shown(old.values)
     with flask_app(old, url, FakeClock(), migrate_until="2020-01-01") as app:
         assert Client(app, old.cookie).get("/read") == "{}"

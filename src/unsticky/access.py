@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any, TypeVar
+from uuid import uuid4
 
 from .clock import Clock
 from .errors import DamagedRecord, SessionUnavailable, StoreError
@@ -33,8 +34,10 @@ class StoreAccess:
         self._options = options
         self._clock = clock
         own = store if store is not None else async_store
+        # Threads and event loops of one app have one memory, which other apps do not see.
+        self._url = f"memory://{uuid4().hex}" if options.store == "memory://" else options.store
         if store is not None or own is None:
-            self.store = store or open_store(options.store, clock=clock, timeout=options.store_timeout)
+            self.store = store or open_store(self._url, clock=clock, timeout=options.store_timeout)
         if async_store is not None:
             self.async_store = async_store
         self._own = own is not None
@@ -52,7 +55,7 @@ class StoreAccess:
         """The store for event loops."""
         if self._own:
             raise TypeError("These sessions were given a store for threads only, and are used on an event loop.")
-        return open_async_store(self._options.store, clock=self._clock, timeout=self._options.store_timeout)
+        return open_async_store(self._url, clock=self._clock, timeout=self._options.store_timeout)
 
     @property
     def any_store(self) -> Store | AsyncStore:

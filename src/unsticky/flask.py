@@ -280,6 +280,11 @@ class _Inbound(Inbound):
         return wsgi.device_of(self._request.environ)
 
 
+def _unavailable(error: errors.SessionUnavailable) -> Any:
+    """An error of Flask's as Flask answers it; any other as one."""
+    return error if isinstance(error, SessionUnavailable) else SessionUnavailable(error)
+
+
 def _vary_on(response: Response, header: str) -> None:
     if "Vary" in response.headers:
         response.vary.add(header)
@@ -352,6 +357,7 @@ class Unsticky:
         interface = SessionInterface(loaded.session)
         state = AppState(loaded, interface)
         app.session_interface = interface
+        app.register_error_handler(errors.SessionUnavailable, _unavailable)  # of `unsticky.sessions.list`, say
         app.wsgi_app = wsgi.InContext(app.wsgi_app)  # type: ignore[method-assign]
         app.extensions["unsticky"] = state
         wsgi.close_at_exit(state)

@@ -9,7 +9,7 @@ from flask.sessions import SecureCookieSessionInterface
 from itsdangerous import BadData
 
 from .errors import Problem, SettingsError
-from .session.inbound import OldSession
+from .session.inbound import OldSession, client_of
 from .session.options import SessionOptions
 from .session.takeover import canonical, flask_session_id, flask_session_values
 
@@ -37,15 +37,16 @@ class OldFlaskSessions:
         if len(texts) != 1:
             return None
         [text] = texts
+        client = client_of(request.headers.get, request.remote_addr)
         values = _flask_values(app, text)
         if values is not None:
-            return OldSession(values, canonical(text), self._until) if values else None
+            return OldSession(values, canonical(text), self._until, client) if values else None
         sid = flask_session_id(text, secret_keys(app), signed=bool(app.config.get("SESSION_USE_SIGNER")))
         if self._records is None or sid is None:
             return None
         data = self._records.load(app.config.get("SESSION_KEY_PREFIX", "session:") + sid)
         values = None if data is None else flask_session_values(data)
-        return OldSession(values, sid, self._until) if values else None
+        return OldSession(values, sid, self._until, client) if values else None
 
     def close(self) -> None:
         """Give the connections back. A later use opens them again."""

@@ -1,6 +1,6 @@
 """Encryption at rest: AES-256-GCM for each value by itself, with a ring of keys. Extra `crypto`.
 
-A sealed value is `0x01 | key id (4) | nonce (12) | ciphertext and tag`. The associated data are the record's key and
+A sealed value is `0xc1 | key id (4) | nonce (12) | ciphertext and tag`. The associated data are the record's key and
 the field's name, so that a value which was moved to another session or field can't be opened. The key that encrypts
 is derived from the setting by HKDF-SHA256 for this purpose alone. Nonces are random: rotate keys before 2^32 values
 are sealed with one (NIST SP 800-38D 8.3).
@@ -18,11 +18,10 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from .errors import DamagedRecord, StoreError
-from .session.sealing import UnknownKey
+from .session.sealing import SEALED, UnknownKey
 
 log = logging.getLogger("unsticky.session")
 
-_VERSION = b"\x01"
 _NONCE, _ID = 12, 4  # bytes
 _HEAD = 1 + _ID + _NONCE
 
@@ -45,11 +44,11 @@ class KeyRing:
         """`data` encrypted for the field `name` of the record `key`."""
         nonce = self._random_bytes(_NONCE)
         sealed = self._keys[self._newest].encrypt(nonce, data, _place(key, name))
-        return b"".join((_VERSION, self._newest, nonce, sealed))
+        return b"".join((SEALED, self._newest, nonce, sealed))
 
     def open(self, key: str, name: str, data: bytes) -> bytes:
         """What was sealed. Raises UnknownKey; DamagedRecord for what was changed, moved, or never sealed."""
-        if len(data) < _HEAD or data[:1] != _VERSION:
+        if len(data) < _HEAD or data[:1] != SEALED:
             raise _logged(DamagedRecord(_PLAIN))
         cipher = self._keys.get(data[1 : 1 + _ID])
         if cipher is None:

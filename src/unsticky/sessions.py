@@ -8,10 +8,11 @@ import secrets
 from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import TypeVar
+from uuid import UUID
 
 from .access import StoreAccess
 from .clock import Clock, SystemClock
-from .errors import Problem, SessionUnavailable, SettingsError, StoreError
+from .errors import Problem, SessionError, SessionUnavailable, SettingsError, StoreError
 from .session import listing
 from .session.binding import Binding, Loader
 from .session.commit import UNUSED, Committed, commit, settled
@@ -21,7 +22,7 @@ from .session.listing import SessionInfo
 from .session.options import SessionOptions
 from .session.policy import Lifetime, Terms
 from .session.sealing import Sealer
-from .session.session import Session
+from .session.session import Session, owner_text
 from .session.store import AsyncStore, Purgeable, Record, Store
 from .session.token import Token, TokenSigner
 from .telemetry import otel
@@ -191,13 +192,20 @@ class Sessions:
                     log.exception("A listener of session events failed.")
         return len(events)
 
-    def list(self, owner: str | int) -> list[SessionInfo]:
+    def list(self, owner: str | int | UUID) -> list[SessionInfo]:
         """The owner's live sessions, the newest login first. Raises SessionUnavailable."""
-        return self.access.run(listing.list_sessions(str(owner), self.clock.time(), self.terms))
+        return self.access.run(listing.list_sessions(self._owner(owner), self.clock.time(), self.terms))
 
-    async def list_async(self, owner: str | int) -> list[SessionInfo]:  # type: ignore[valid-type]
+    async def list_async(self, owner: str | int | UUID) -> list[SessionInfo]:  # type: ignore[valid-type]
         """As `list`, on an event loop."""
-        return await self.access.run_async(listing.list_sessions(str(owner), self.clock.time(), self.terms))
+        return await self.access.run_async(listing.list_sessions(self._owner(owner), self.clock.time(), self.terms))
+
+    def _owner(self, owner: str | int | UUID) -> str:
+        if self._may_evict:
+            raise SessionError(
+                "This store (Memcached) may forget any record, so an owner's sessions can't be listed or ended."
+            )
+        return owner_text(owner)
 
     def find(self, id: str) -> SessionInfo | None:  # noqa: A002 - as the field is called
         """One session by its id (`session.id`, `SessionInfo.id`). Raises SessionUnavailable."""
@@ -218,13 +226,13 @@ class Sessions:
         """As `revoke`, on an event loop."""
         return self._tell(await self.access.run_async(listing.revoke(id))) == 1
 
-    def revoke_all(self, owner: str | int, *, keep: Session | str | None = None) -> int:
+    def revoke_all(self, owner: str | int | UUID, *, keep: Session | str | None = None) -> int:
         """End all sessions of an owner, but for `keep` (a session, or its id); return how many."""
-        return self._tell(self.access.run(listing.revoke_all(str(owner), _id(keep), self.clock.time())))
+        return self._tell(self.access.run(listing.revoke_all(self._owner(owner), _id(keep), self.clock.time())))
 
-    async def revoke_all_async(self, owner: str | int, *, keep: Session | str | None = None) -> int:
+    async def revoke_all_async(self, owner: str | int | UUID, *, keep: Session | str | None = None) -> int:
         """As `revoke_all`, on an event loop."""
-        steps = listing.revoke_all(str(owner), _id(keep), self.clock.time())
+        steps = listing.revoke_all(self._owner(owner), _id(keep), self.clock.time())
         return self._tell(await self.access.run_async(steps))
 
     def close(self) -> None:

@@ -38,7 +38,7 @@ from .session.cookie import (
     uncached,
     vary_on,
 )
-from .session.inbound import Device, Inbound, OldSession
+from .session.inbound import Device, Inbound, OldSession, client_of
 from .session.old_cookies import OldCookies
 from .session.options import SessionOptions
 from .session.store import AsyncStore
@@ -246,11 +246,19 @@ class _Exchange(Inbound, RequestState):
 
     def old_session(self) -> OldSession | None:
         old = self._host.old_cookies
-        return None if old is None else old.read(self._headers("cookie"), self._host.sessions.clock.time())
+        if old is None:
+            return None
+        return old.read(
+            self._headers("cookie"), self._host.sessions.clock.time(), client_of(self.header, self._address)
+        )
 
     def device(self) -> Device:
+        return Device.of(self.header("user-agent"), self._address)
+
+    @property
+    def _address(self) -> str | None:
         client = self._scope.get("client")
-        return Device.of(self.header("user-agent"), client[0] if client else None)
+        return client[0] if client else None
 
     @property
     def cookies(self) -> Mapping[str, str]:

@@ -200,6 +200,7 @@ def _forget_parents() -> None:
 
 
 os.register_at_fork(after_in_child=_forget_parents)
+atexit.register(_after_fork.clear)  # references that outlive their modules complain
 
 
 def _run(loop: asyncio.AbstractEventLoop) -> None:

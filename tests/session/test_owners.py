@@ -182,8 +182,25 @@ def test_a_login_is_refused_at_the_limit(url: str, clock: FakeClock, user: str) 
     session.owner = user
     with pytest.raises(SessionLimitReached, match="2 sessions of this user are open, and 2 are allowed"):
         session.save()
+    assert dict(session) == {}
+    assert session.owner is None
+    refused.leave(session)
+    assert refused.token is None, "the view has caught it, and answers as it likes"
+    session = refused.arrive()
+    session["a"] = 1
+    session.owner = user
     with pytest.raises(SessionLimitReached):
         refused.leave(session)
+    basket = Browser(sessions)
+    with basket.visit() as session:
+        session["basket"] = ["tea"]
+    with basket.visit() as session:
+        session["basket"].append("milk")
+        session.owner = user
+        with pytest.raises(SessionLimitReached):
+            session.save()
+        session["note"] = 1
+    assert dict(basket.arrive()) == {"basket": ["tea"], "note": 1}
     assert len(sessions.list(user)) == 2
     with first.visit() as one:
         one.clear()

@@ -15,7 +15,7 @@ from session.visits import Browser
 from support.counting import CountingStore
 from support.waiting import eventually
 from unsticky.errors import DamagedRecord, SessionHeadersSent, SessionUnavailable, SessionValueError, StoreError
-from unsticky.scalars import Duration, StoreURL
+from unsticky.scalars import Duration, Secret, StoreURL
 from unsticky.session.breaker import Breaker
 from unsticky.session.commit import Cookie
 from unsticky.session.options import SessionOptions
@@ -1023,3 +1023,22 @@ def test_reloading_drops_what_was_never_saved(browser: Browser, calls: list[str]
         assert dict(session) == {}
     assert browser.last.cookie is Cookie.DELETE
     assert calls == ["create", "load", "delete"]
+
+
+def test_a_replica_without_the_keys_leaves_encrypted_sessions_alone(clock: FakeClock) -> None:
+    """It lacks its environment, say: nobody is logged out, and nothing is written beside what is sealed."""
+    store = StoreURL(f"memory://keys{next(names)}")
+    sealed, plain = (
+        Sessions(SessionOptions(store=store, encryption_keys=keys), clock=clock)
+        for keys in ((Secret("a key of sixteen letters or more"),), ())
+    )
+    browser = Browser(sealed)
+    with browser.visit() as session:
+        session["user"] = "ann"
+    visitor = Browser(plain, browser.token)
+    with pytest.raises(SessionUnavailable):
+        visitor.arrive().get("user")
+    with pytest.raises(SessionUnavailable):
+        visitor.arrive()["more"] = 1
+    with browser.visit() as session:
+        assert dict(session) == {"user": "ann"}

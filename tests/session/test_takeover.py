@@ -355,3 +355,32 @@ def test_one_signature_has_many_spellings_and_one_mark(spelling: str) -> None:
 def test_what_is_not_shown() -> None:
     """The mark is a secret."""
     assert repr(Place().browser().old) == "<OldSession>"
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+def test_two_clients_with_the_same_cookie_have_a_session_each(at_once: bool) -> None:
+    """What two visitors did alike in one second is one text. A login of the one must not be a login of the other."""
+    place = Place()
+    ann, bob = (
+        Browser(place.sessions, old=OldSession({"lang": "en"}, "its secret", place.clock.time() + 500, client))
+        for client in ("ann's", "bob's")
+    )
+    if at_once:
+        one, two = ann.arrive(), bob.arrive()
+        assert one["lang"] == two["lang"] == "en"
+        ann.leave(one)
+        bob.leave(two)
+    else:
+        for each in (ann, bob):
+            with each.visit() as session:
+                assert session["lang"] == "en"
+    ann.old = bob.old = None
+    with ann.visit() as session:
+        session["user"] = "ann"
+    assert place.shows(bob) == {"lang": "en"}
+    with ann.visit() as session:
+        session.clear()
+    assert place.shows(bob) == {"lang": "en"}
+    place.clock.advance(11)
+    thief = Browser(place.sessions, old=OldSession({"lang": "en"}, "its secret", place.clock.time() + 400, "a thief's"))
+    assert dict(thief.arrive()) == {}

@@ -8,11 +8,12 @@ from . import codec
 from .binding import Binding
 from .events import SessionEvent
 from .inbound import OldSession
-from .operations import Create, Delete, Load, Steps
+from .operations import Create, Delete, Load, Steps, Update
 from .owners import end_oldest, register
 from .policy import is_proof, new_proof
 from .session import Session
-from .store import Record
+from .store import Applied, Change, Record
+from .takeover import taken_by
 from .token import Token
 from .updating import update
 from .writing import UNUSED, Committed, Cookie, check_sizes, device, keep_untold, rebase, stored
@@ -93,11 +94,15 @@ def _take_over(session: Session, binding: Binding, old: OldSession) -> Steps[Com
 
 
 def marked(binding: Binding, old: OldSession, proofs: Iterable[str]) -> Steps[Iterable[str]]:
-    """Write down that `old` was taken over, and `proofs` given for it; return the proofs that really were."""
-    now = binding.now()
-    marker = Record(dict.fromkeys(proofs, b"1"), now, now, max(old.until, now + 1))
-    if not (yield Create(old.marker, marker)):
-        marker = yield Load(old.marker)
+    """Write down that this client took `old` over, and `proofs` given for it; return the proofs that really were."""
+    now, by = binding.now(), taken_by(Token(old.handle, ""))
+    fields = dict.fromkeys([*proofs, by], b"1")
+    if (yield Create(old.marker, Record(fields, now, now, max(old.until, now + 1)))):
+        return fields
+    # Another client may have presented the same. Each has its own session, and its own entry.
+    if (yield Update(old.marker, Change(0, put=fields, expect={by: None}))) is Applied.APPLIED:
+        return fields
+    marker: Record | None = yield Load(old.marker)
     return () if marker is None else marker.fields
 
 

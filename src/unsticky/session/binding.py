@@ -11,9 +11,9 @@ from .events import SessionEvent
 from .inbound import Inbound, OldSession
 from .operations import Load, Steps
 from .policy import Terms, accepted_proof, is_over, standing_proof, stands
-from .sealing import Sealer
+from .sealing import SEALED, Sealer, UnknownKey
 from .store import Record
-from .takeover import kept
+from .takeover import kept, taken_by
 from .token import RESERVED, Token
 
 Loader = Callable[[str], Record | None]  # by store key; may raise StoreError
@@ -209,7 +209,10 @@ class Binding:
         """The fields, not sealed, and what they say. Raises UnknownKey, DamagedRecord for what can't be unsealed."""
         sealer = self.terms.sealer
         plain = record.fields if sealer is None else _unsealed(record.fields, sealer, token.key)
-        return plain, codec.decode_all(plain, RESERVED)
+        decoded = codec.decode_all(plain, RESERVED)
+        if decoded.bad and sealer is None and any(plain[name].startswith(SEALED) for name in decoded.bad):
+            raise UnknownKey("A session is encrypted, and no `encryption_keys` are set here.")
+        return plain, decoded
 
     def _adopt(self, record: Record, plain: Mapping[str, bytes], decoded: codec.Decoded) -> None:
         self.record, self._plain, self._only = record, plain, None
@@ -238,11 +241,17 @@ class Binding:
             return
         marker = yield from self.asking(old.marker)
         if marker is None:
-            self.old = old
-            self.values, self.plain = kept(old.values)
+            self._takes(old)
         elif self.now() - marker.created < self.terms.lifetime.rotation_grace:
             token = Token.new(self._random, old.handle)
-            self.join(token, (yield from self.asking(token.key)), marker.fields)
+            if taken_by(token) not in marker.fields:
+                self._takes(old)  # it was another client that presented the same
+            else:
+                self.join(token, (yield from self.asking(token.key)), marker.fields)
+
+    def _takes(self, old: OldSession) -> None:
+        self.old = old
+        self.values, self.plain = kept(old.values)
 
     def join(self, token: Token, record: Record | None, proofs: Iterable[str]) -> bool:
         """Go on with the session that another request, at the same time, has made of the old one: with a new `token`.

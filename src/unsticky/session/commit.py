@@ -59,11 +59,26 @@ def settled(session: Session) -> Committed | None:
 
 
 def save(session: Session) -> Steps[None]:
-    """Commit before the response does; what the client has to be told waits for the headers."""
-    done = yield from commit(session)
+    """Commit before the response does; what the client has to be told waits for the headers.
+
+    A login that is refused (SessionLimitReached) leaves nothing behind that a later commit would write.
+    """
     binding = session._binding
+    try:
+        done = yield from commit(session)
+    except SessionLimitReached:
+        if binding is not None:
+            _forget_changes(session, binding)
+        raise
     if binding is not None and (isinstance(done.cookie, Token) or done.cookie is Cookie.DELETE):
         keep_untold(binding, done)
+
+
+def _forget_changes(session: Session, binding: Binding) -> None:
+    """Back to what is stored."""
+    binding.changed, binding.rotation, binding.owner = False, None, None
+    session.show({name: codec.decode(data) for name, data in binding.plain.items() if name not in binding.undecodable})
+    binding.values = dict(dict.items(session))
 
 
 def reload(session: Session) -> Steps[None]:

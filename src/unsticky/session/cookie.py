@@ -9,6 +9,7 @@ from functools import cached_property
 from math import ceil
 from typing import Literal, Protocol
 
+from ..errors import Problem, SettingsError
 from .commit import Committed, Cookie
 from .options import CookieOptions, SessionOptions
 from .policy import Lifetime
@@ -142,10 +143,14 @@ class HeaderFormat:
 
 
 def carrier(options: SessionOptions, lifetime: Lifetime) -> Carrier:
-    """As the options say."""
+    """As the options say. Raises SettingsError for a cookie that no browser would take."""
     if options.transport == "header":
         return HeaderFormat(options.header)
-    return CookieFormat.of(options.cookie, lifetime)
+    form = CookieFormat.of(options.cookie, lifetime)
+    if not form.secure and (form.same_site == "none" or form.partitioned):
+        problem = Problem("session.cookie.secure", "must be true: browsers refuse the cookie otherwise")
+        raise SettingsError("session", [problem])
+    return form
 
 
 def prefixed(name: str, secure: bool, path: str | None, domain: str | None) -> str:

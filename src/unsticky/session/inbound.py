@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from ipaddress import ip_address, ip_network
@@ -20,11 +20,15 @@ class OldSession:
     values: Mapping[str, Any]
     mark: str  # what the client presented: a secret, of which only hashes leave this object
     until: float  # unix seconds: after that nothing is taken over any more
+    # What tells clients apart. Cookies that hold the same, signed in the same second, are the same text: two visitors
+    # who present one must not arrive at one session.
+    client: str = ""
 
     @property
     def handle(self) -> str:
-        """Of the session that takes its place: the same for requests that present it at once."""
-        return base64url(sha256(f"unsticky.old.handle:{self.mark}".encode()).digest()[:16])
+        """Of the session that takes its place: the same for requests in which one client presents it at once."""
+        data = f"unsticky.old.handle:{self.mark}\0{self.client}".encode("utf-8", "surrogateescape")
+        return base64url(sha256(data).digest()[:16])
 
     @property
     def marker(self) -> str:
@@ -33,6 +37,14 @@ class OldSession:
 
     def __repr__(self) -> str:
         return "<OldSession>"
+
+
+_TELLING = ("user-agent", "accept-language", "x-forwarded-for", "forwarded")
+
+
+def client_of(header: Callable[[str], str | None], address: str | None) -> str:
+    """What is known of a client, for OldSession."""
+    return "\0".join([address or "", *(header(name) or "" for name in _TELLING)])
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,8 @@ from typing import Protocol
 
 from ..errors import DamagedRecord, StoreError
 
+SEALED = b"\xc1"  # how a sealed value begins: no msgpack does (its specification leaves this byte out)
+
 
 class UnknownKey(StoreError):
     """A value was sealed with a key that is not in the key ring: other replicas can read it, so it is not damaged."""
@@ -23,4 +25,4 @@ class Sealer(Protocol):
         ...
 
 
-__all__ = ["DamagedRecord", "Sealer", "UnknownKey"]
+__all__ = ["SEALED", "DamagedRecord", "Sealer", "UnknownKey"]

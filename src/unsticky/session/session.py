@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol, Self, TypeVar
+from uuid import UUID
 
 from ..errors import SessionError, SessionHeadersSent, SessionUnavailable, SessionValueError
 from .binding import Binding
@@ -137,6 +138,11 @@ class Session(dict[str, Any]):
                 raise binding.unavailable
         return binding
 
+    @property
+    def _writable(self) -> bool:
+        """False in an outage: what seems to be absent may be there, so removing it must not seem to succeed."""
+        return self._binding is None or self._binding.unavailable is None
+
     def _use(self) -> None:
         if self._pending:
             self.mark_accessed()
@@ -203,8 +209,8 @@ class Session(dict[str, Any]):
         return binding.record.owner if binding.record is not None else None
 
     @owner.setter
-    def owner(self, value: str | int | None) -> None:
-        wanted = "" if value is None else _valid(str(value), "session.owner")
+    def owner(self, value: str | int | UUID | None) -> None:
+        wanted = owner_text(value)
         binding = self.opened()
         if binding is None or wanted == (self.owner or ""):
             return
@@ -307,7 +313,7 @@ class Session(dict[str, Any]):
 
     def pop(self, key: str, *default: Any) -> Any:
         self._use()
-        if super().__contains__(key):
+        if super().__contains__(key) or not self._writable:
             self.mark_modified()
         return super().pop(key, *default)
 
@@ -331,6 +337,16 @@ class Session(dict[str, Any]):
     def __ior__(self, other: Any, /) -> Self:  # type: ignore[override]
         self.update(other)
         return self
+
+
+def owner_text(value: object) -> str:
+    """An owner as the store has it; "" for None. Raises SessionValueError: an object's repr would name nobody."""
+    if value is None:
+        return ""
+    if isinstance(value, bool) or not isinstance(value, str | int | UUID):
+        kind = type(value).__name__
+        raise SessionValueError(f"session.owner: a user's id is a text, an int or a UUID, not {kind}")
+    return _valid(str(value), "session.owner")
 
 
 _TOO_LATE = (

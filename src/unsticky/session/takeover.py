@@ -14,7 +14,7 @@ from itsdangerous.encoding import base64_decode, base64_encode
 
 from ..errors import SessionValueError
 from . import codec
-from .token import RESERVED
+from .token import RESERVED, Token
 
 
 def kept(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, bytes]]:
@@ -30,6 +30,11 @@ def kept(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, bytes]]:
         if not name.startswith(RESERVED):
             plain[name], encoded[name] = value, data
     return plain, encoded
+
+
+def taken_by(token: Token) -> str:
+    """The field of a marker that says which session took the old one's place."""
+    return f"by:{token.key}"
 
 
 def canonical(text: str) -> str:

@@ -82,6 +82,21 @@ def _touch(options: SessionOptions) -> Iterator[Problem]:
         yield Problem("touch_interval", f"must be shorter than idle_timeout ({idle.text})")
 
 
+def _migration(options: SessionOptions) -> Iterator[Problem]:
+    url = options.migrate_flask_session
+    if url is None:
+        return
+    if url.partition(":")[0].partition("+")[0] not in ("redis", "rediss", "valkey", "valkeys"):
+        yield Problem("migrate_flask_session", "is the URL of the Redis or Valkey that Flask-Session uses")
+    if options.migrate_until is None:
+        yield Problem("migrate_flask_session", "has no effect without migrate_until, a date")
+
+
+def _countable(options: SessionOptions) -> Iterator[Problem]:
+    if options.store.startswith("memcached:") and options.maximum_sessions is not None:
+        yield Problem("maximum_sessions", "Memcached may forget records, so it can't count sessions")
+
+
 def _secure(options: CookieOptions) -> Iterator[Problem]:
     if options.secure is False and options.same_site == "none":
         yield Problem("secure", 'same_site = "none" needs secure = true: browsers refuse the cookie otherwise')
@@ -107,7 +122,11 @@ _RELATIONS: dict[type, tuple[Relation, ...]] = {
         Relation(frozenset({"endpoints"}), _endpoints_differ),
     ),
     Settings: (Relation(frozenset({"pools"}), _matches_differ),),
-    SessionOptions: (Relation(frozenset({"touch_interval", "idle_timeout"}), _touch),),
+    SessionOptions: (
+        Relation(frozenset({"touch_interval", "idle_timeout"}), _touch),
+        Relation(frozenset({"migrate_flask_session", "migrate_until"}), _migration),
+        Relation(frozenset({"store", "maximum_sessions"}), _countable),
+    ),
     CookieOptions: (
         Relation(frozenset({"secure", "same_site", "partitioned"}), _secure),
         Relation(frozenset({"name", "secure", "path", "domain"}), _prefix),
