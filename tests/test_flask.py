@@ -324,3 +324,18 @@ def test_the_interface_alone(tmp_path: Path) -> None:
     client = app.test_client()
     assert [client.get("/").text for _ in range(3)] == ["1", "2", "3"]
     app.session_interface.sessions.close()
+
+
+def test_lists_of_sessions_are_503_in_an_outage(app: Flask, store: CountingStore) -> None:
+    """They ask the store by themselves, beside the request's own session."""
+
+    @app.get("/devices")
+    def devices() -> str:
+        return str(app.extensions["unsticky"].sessions.list("ann"))
+
+    client = app.test_client()
+    assert client.get("/devices").text == "[]"
+    store.away = True
+    response = client.get("/devices")
+    assert response.status_code == 503
+    assert int(response.headers["Retry-After"]) > 0

@@ -248,6 +248,21 @@ def test_the_client_is_there_and_closed_at_shutdown(client: TestClient) -> None:
     assert client.get("/which").text == "httpx"
 
 
+@pytest.mark.parametrize(
+    ("session", "problem"),
+    [
+        ({"cookie": {"same_site": "none"}}, "session.cookie.secure: must be true"),
+        ({"cookie": {"partitioned": True}}, "session.cookie.secure: must be true"),
+        ({"migrate_until": "2999-01-01"}, "session.migrate_until: needs `migrate_keys`"),
+    ],
+    ids=str,
+)
+def test_what_could_never_work_stops_the_app_at_start_up(session: dict[str, Any], problem: str) -> None:
+    """A cookie that browsers refuse, old cookies that nobody can verify."""
+    with pytest.raises(SettingsError, match=problem), TestClient(make("memory://", **session)):
+        pass
+
+
 def test_wrong_settings_stop_the_app_at_start_up() -> None:
     """When the middleware is made, before the first request."""
     app = make("sqlit:///x.db")

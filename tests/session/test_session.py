@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import json
 from itertools import count
@@ -790,6 +791,10 @@ def test_with_read_only_outages_a_session_is_empty_and_refuses_writes(clock: Fak
                 write(session)
         with pytest.raises(SessionUnavailable):
             session.owner = "u"
+        with pytest.raises(SessionUnavailable):
+            session.rotate(strict=True)
+        with pytest.raises(SessionUnavailable):
+            session.pop("a", None)  # it may be there: a logout must not seem to succeed
     assert browser.last.cookie is Cookie.KEEP
     store.away = False
     with browser.visit() as session:
@@ -1042,3 +1047,27 @@ def test_a_replica_without_the_keys_leaves_encrypted_sessions_alone(clock: FakeC
         visitor.arrive()["more"] = 1
     with browser.visit() as session:
         assert dict(session) == {"user": "ann"}
+
+
+@pytest.mark.parametrize("owner", [True, 1.5, object(), ["u"], b"u"], ids=repr)
+def test_an_owner_is_a_text_a_number_or_a_uuid(browser: Browser, owner: Any) -> None:
+    """The repr of a user object would name nobody, and nothing could be listed or revoked by it."""
+    session = browser.arrive()
+    with pytest.raises(SessionValueError, match="a user's id is a text, an int or a UUID, not"):
+        session.owner = owner
+    session.owner = UUID(int=7)
+    assert session.owner == str(UUID(int=7))
+
+
+def test_threads_and_loops_of_one_app_have_one_memory(clock: FakeClock) -> None:
+    """`memory://` is private to an app, not to a way of asking."""
+    sessions = Sessions(SessionOptions(store=StoreURL("memory://")), clock=clock)
+    browser = Browser(sessions)
+    with browser.visit() as session:
+        session.owner = 42
+
+    async def listed() -> int:
+        return len(await sessions.list_async(42))
+
+    assert asyncio.run(listed()) == len(sessions.list(42)) == 1
+    assert Sessions(SessionOptions(store=StoreURL("memory://")), clock=clock).list(42) == []

@@ -186,6 +186,8 @@ class Session(dict[str, Any]):
         """
         self._use()
         binding = self._binding
+        if binding is not None and binding.unavailable is not None:
+            raise binding.unavailable
         if binding is None or (binding.record is None and binding.old is None):
             return  # a session that is not stored yet gets a fresh token anyway
         if binding.closed:
