@@ -15,7 +15,14 @@ from markupsafe import Markup
 from session.visits import Browser
 from support.counting import CountingStore
 from support.waiting import eventually
-from unsticky.errors import DamagedRecord, SessionHeadersSent, SessionUnavailable, SessionValueError, StoreError
+from unsticky.errors import (
+    DamagedRecord,
+    SessionConflict,
+    SessionHeadersSent,
+    SessionUnavailable,
+    SessionValueError,
+    StoreError,
+)
 from unsticky.scalars import Duration, Secret, StoreURL
 from unsticky.session.breaker import Breaker
 from unsticky.session.commit import Cookie
@@ -1071,3 +1078,17 @@ def test_threads_and_loops_of_one_app_have_one_memory(clock: FakeClock) -> None:
 
     assert asyncio.run(listed()) == len(sessions.list(42)) == 1
     assert Sessions(SessionOptions(store=StoreURL("memory://")), clock=clock).list(42) == []
+
+
+def test_a_save_that_was_dropped_is_told(browser: Browser) -> None:
+    """Who asks for a save has to know; at the end of the request a late write is dropped in silence."""
+    with browser.visit() as session:
+        session["a"] = 1
+    slow = browser.arrive()
+    slow["b"] = 1
+    with browser.visit() as session:
+        session.clear()
+    with pytest.raises(SessionConflict, match="ended elsewhere"):
+        slow.save()
+    assert dict(slow) == {}
+    assert browser.sessions.commit(slow).cookie is Cookie.KEEP

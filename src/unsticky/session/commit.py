@@ -6,7 +6,7 @@ are found, and a session that is as it was costs no write.
 
 from __future__ import annotations
 
-from ..errors import SessionLimitReached, SessionValueError
+from ..errors import SessionConflict, SessionLimitReached, SessionValueError
 from . import codec
 from .beginning import begin, marked
 from .binding import Binding
@@ -70,6 +70,8 @@ def save(session: Session) -> Steps[None]:
         if binding is not None:
             _forget_changes(session, binding)
         raise
+    if done.lost:
+        raise SessionConflict("The session ended elsewhere, so nothing was saved.")
     if binding is not None and (isinstance(done.cookie, Token) or done.cookie is Cookie.DELETE):
         keep_untold(binding, done)
 

@@ -16,7 +16,10 @@ class ThreadSession(Session):
     """For threads: Flask, WSGI."""
 
     def save(self) -> None:
-        """Write what has changed so far, without waiting for the response. Raises SessionUnavailable."""
+        """Write what has changed so far, without waiting for the response.
+
+        Raises SessionConflict if the session ended elsewhere, SessionUnavailable, SessionValueError.
+        """
         if self._accessed:
             _driver(self).run(save(self))
 
@@ -45,7 +48,10 @@ class LoopSession(Session):
         self.mark_accessed()
 
     async def save(self) -> None:
-        """Write what has changed so far, without waiting for the response. Raises SessionUnavailable."""
+        """Write what has changed so far, without waiting for the response.
+
+        Raises SessionConflict if the session ended elsewhere, SessionUnavailable, SessionValueError.
+        """
         if self._accessed:
             await _driver(self).run_async(save(self))
 
