@@ -30,6 +30,7 @@ FLOORS = {
     "_transport": HOSTS,
     "httpx": HOSTS,
     "httpx2": HOSTS,
+    "asgi": HOSTS,
     "flask": HOSTS,
     "flask_takeover": HOSTS,
     "starlette": HOSTS,

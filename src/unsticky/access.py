@@ -133,7 +133,7 @@ class StoreAccess:
         try:
             result = verb(argument)
         except StoreError as error:
-            self._note(error)
+            self.note(error)
             raise
         if breaker is not None:
             breaker.succeeded()
@@ -146,7 +146,7 @@ class StoreAccess:
         try:
             result = await self._do_async(operation)
         except StoreError as error:
-            self._note(error)
+            self.note(error)
             raise
         if breaker is not None:
             breaker.succeeded()
@@ -156,7 +156,7 @@ class StoreAccess:
         if breaker.is_open and not breaker.allows(self._clock.monotonic()):
             raise StoreError(f"session store: {_NOT_TRIED}")
 
-    def _note(self, error: StoreError) -> None:
+    def note(self, error: StoreError) -> None:
         """A store that answers is not away, whatever it answers."""
         if isinstance(error, DamagedRecord | UnknownKey):
             log.error("A session can't be read: %s", error)

@@ -22,6 +22,7 @@ from . import errors, wsgi
 from . import settings as settings_module
 from .flask_takeover import OldFlaskSessions, secret_keys
 from .pools import Pools
+from .session.binding import Binding
 from .session.commit import Committed, Cookie
 from .session.cookie import HeaderFormat, cookie_values, prefixed, uncached
 from .session.inbound import Device, Inbound, OldSession
@@ -53,7 +54,7 @@ class SessionLimitReached(errors.SessionLimitReached, Conflict):
         Conflict.__init__(self, description=LIMIT_BODY.decode().strip())
 
 
-def _as_http(error: errors.SessionError) -> errors.SessionError:
+def _as_http(error: errors.SessionError) -> Any:
     """What a session raises, as an exception that Flask has an answer for."""
     if isinstance(error, errors.SessionUnavailable) and not isinstance(error, SessionUnavailable):
         return SessionUnavailable(error)
@@ -100,16 +101,9 @@ class FlaskSession(ThreadSession, flask.sessions.SessionMixin):  # type: ignore[
         except errors.SessionUnavailable as error:
             raise _as_http(error) from error
 
-    def mark_modified(self) -> None:
+    def _refuse_in_outage(self, binding: Binding) -> None:
         try:
-            super().mark_modified()
-        except errors.SessionUnavailable as error:
-            raise _as_http(error) from error
-
-    def clear(self) -> None:
-        """End the session, here and at the client. What is written afterwards begins a new one, with a new token."""
-        try:
-            super().clear()
+            super()._refuse_in_outage(binding)
         except errors.SessionUnavailable as error:
             raise _as_http(error) from error
 
@@ -175,32 +169,21 @@ class SessionInterface(flask.sessions.SessionInterface):
     def _tell_client(
         self, app: Flask, session: FlaskSession, committed: Committed, token: Token | None, response: Response
     ) -> None:
-        told = self._tell_by_cookie(app, session, committed, token, response)
-        if self.header is not None and token is not None:
-            response.headers.set(*self.header.set(_signer(app).dumps(token)))
-        elif self.header is not None and committed.cookie is Cookie.DELETE:
-            response.headers.set(*self.header.delete())
-        elif not told:
-            return
-        response.headers["Cache-Control"] = uncached(response.headers.get("Cache-Control"))
-
-    def _tell_by_cookie(
-        self, app: Flask, session: FlaskSession, committed: Committed, token: Token | None, response: Response
-    ) -> bool:
         attributes, name = self._attributes(app, self.options.cookie), self.get_cookie_name(app)
         old = super().get_cookie_name(app)
         if committed.took_over and (self.header is not None or old != name):
             response.delete_cookie(old, **self._attributes(app, CookieOptions()))
         if self.header is not None:
-            return committed.took_over
-        if committed.cookie is Cookie.DELETE:
+            ends = committed.cookie is Cookie.DELETE
+            if token is not None or ends:
+                told = self.header.delete() if token is None else self.header.set(_signer(app).dumps(token))
+                response.headers.set(*told)
+        elif committed.cookie is Cookie.DELETE:
             response.delete_cookie(name, **attributes)
         elif token is not None:
             expires = self.get_expiration_time(app, session)
             response.set_cookie(name, _signer(app).dumps(token), expires=expires, **attributes)
-        else:
-            return committed.took_over
-        return True
+        response.headers["Cache-Control"] = uncached(response.headers.get("Cache-Control"))
 
     def _token_to_send(self, app: Flask, session: FlaskSession, committed: Committed) -> Token | None:
         if isinstance(committed.cookie, Token):
@@ -280,11 +263,6 @@ class _Inbound(Inbound):
         return wsgi.device_of(self._request.environ)
 
 
-def _unavailable(error: errors.SessionUnavailable) -> Any:
-    """An error of Flask's as Flask answers it; any other as one."""
-    return error if isinstance(error, SessionUnavailable) else SessionUnavailable(error)
-
-
 def _vary_on(response: Response, header: str) -> None:
     if "Vary" in response.headers:
         response.vary.add(header)
@@ -357,7 +335,7 @@ class Unsticky:
         interface = SessionInterface(loaded.session)
         state = AppState(loaded, interface)
         app.session_interface = interface
-        app.register_error_handler(errors.SessionUnavailable, _unavailable)  # of `unsticky.sessions.list`, say
+        app.register_error_handler(errors.SessionUnavailable, _as_http)  # of `unsticky.sessions.list`, say
         app.wsgi_app = wsgi.InContext(app.wsgi_app)  # type: ignore[method-assign]
         app.extensions["unsticky"] = state
         wsgi.close_at_exit(state)

@@ -8,7 +8,6 @@ are sealed with one (NIST SP 800-38D 8.3).
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable, Sequence
 
@@ -17,10 +16,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from .errors import DamagedRecord, StoreError
+from .errors import DamagedRecord
 from .session.sealing import SEALED, UnknownKey
-
-log = logging.getLogger("unsticky.session")
 
 _NONCE, _ID = 12, 4  # bytes
 _HEAD = 1 + _ID + _NONCE
@@ -49,23 +46,17 @@ class KeyRing:
     def open(self, key: str, name: str, data: bytes) -> bytes:
         """What was sealed. Raises UnknownKey; DamagedRecord for what was changed, moved, or never sealed."""
         if len(data) < _HEAD or data[:1] != SEALED:
-            raise _logged(DamagedRecord(_PLAIN))
+            raise DamagedRecord(_PLAIN)
         cipher = self._keys.get(data[1 : 1 + _ID])
         if cipher is None:
-            raise _logged(UnknownKey(_UNKNOWN))
+            raise UnknownKey(_UNKNOWN)
         try:
             return cipher.decrypt(data[1 + _ID : _HEAD], data[_HEAD:], _place(key, name))
         except InvalidTag:
-            raise _logged(DamagedRecord(_MOVED)) from None
+            raise DamagedRecord(_MOVED) from None
 
     def __repr__(self) -> str:
         return f"<KeyRing of {len(self._keys)}>"
-
-
-def _logged(error: StoreError) -> StoreError:
-    """Whoever asked goes on without that session, or answers 503: only the log can say why."""
-    log.error("A session can't be read: %s", error)
-    return error
 
 
 def _derived(secret: str) -> tuple[bytes, bytes]:

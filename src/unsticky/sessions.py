@@ -19,10 +19,11 @@ from .session.commit import UNUSED, Committed, commit, settled
 from .session.events import SessionEvent
 from .session.inbound import Inbound
 from .session.listing import SessionInfo
+from .session.names import owner_text
 from .session.options import SessionOptions
 from .session.policy import Lifetime, Terms
 from .session.sealing import Sealer
-from .session.session import Session, owner_text
+from .session.session import Session
 from .session.store import AsyncStore, Purgeable, Record, Store
 from .session.token import Token, TokenSigner
 from .telemetry import otel
@@ -107,7 +108,8 @@ class Sessions:
 
     def _bound(self, inbound: Inbound, make: type[S], loader: Loader | None, terms: Terms | None) -> S:
         def opened() -> Binding:
-            return Binding(inbound, terms or self.terms, loader, self.clock.time, self._random_bytes)
+            terms_here, now = terms or self.terms, self.clock.time
+            return Binding(inbound, terms_here, loader, now, self._random_bytes, self.access.note)
 
         return make.bound(opened, self.access)
 

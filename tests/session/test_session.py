@@ -1037,8 +1037,10 @@ def test_reloading_drops_what_was_never_saved(browser: Browser, calls: list[str]
     assert calls == ["create", "load", "delete"]
 
 
-def test_a_replica_without_the_keys_leaves_encrypted_sessions_alone(clock: FakeClock) -> None:
-    """It lacks its environment, say: nobody is logged out, and nothing is written beside what is sealed."""
+def test_a_replica_without_the_keys_leaves_encrypted_sessions_alone(
+    clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It lacks its environment, say: nobody is logged out, nothing is written beside, and the log says why."""
     store = StoreURL(f"memory://keys{next(names)}")
     sealed, plain = (
         Sessions(SessionOptions(store=store, encryption_keys=keys), clock=clock)
@@ -1052,6 +1054,7 @@ def test_a_replica_without_the_keys_leaves_encrypted_sessions_alone(clock: FakeC
         visitor.arrive().get("user")
     with pytest.raises(SessionUnavailable):
         visitor.arrive()["more"] = 1
+    assert "no `encryption_keys` are set here" in caplog.text
     with browser.visit() as session:
         assert dict(session) == {"user": "ann"}
 

@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from support.memcached import Memcached, running
-from support.stores import face, record
+from support.stores import face, put, record
 from unsticky.clock import SystemClock
 from unsticky.errors import DamagedRecord, StoreError
 from unsticky.session.store import Applied, Change
@@ -28,15 +28,6 @@ NOW = CLOCK.time()
 TIMEOUT = 2.0
 DAY = 86400
 KINDS = pytest.mark.parametrize("kind", ["sync", "async"])
-
-
-@pytest.fixture
-def key() -> str:
-    return f"v1:{uuid4().hex}"
-
-
-def put(**fields: bytes) -> Change:
-    return Change(generation=0, put=fields)
 
 
 def seconds_left(server: Memcached, key: str) -> int:

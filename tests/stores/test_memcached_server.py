@@ -5,18 +5,15 @@ from __future__ import annotations
 import asyncio
 import gc
 import socket
-import time
 import traceback
-from collections.abc import Callable
-from uuid import uuid4
 
 import pytest
 
 from support.memcached import NONSENSE, Memcached
 from support.speaker import speaker
-from support.stores import Face, face, record
+from support.stores import VERBS, face, put, record, within
 from unsticky.errors import StoreError
-from unsticky.session.store import Applied, Change
+from unsticky.session.store import Applied
 from unsticky.stores import open_async_store
 from unsticky.stores.memcached import AsyncMemcachedStore, MemcachedStore, _pack, item_key
 from unsticky.stores.memcached_url import memcached_hosts
@@ -26,29 +23,6 @@ CLOCK = FakeClock()
 NOW = CLOCK.time()
 TIMEOUT = 0.4
 KINDS = pytest.mark.parametrize("kind", ["sync", "async"])
-VERBS: list[Callable[[Face, str], object]] = [
-    lambda store, key: store.load(key),
-    lambda store, key: store.create(key, record(NOW)),
-    lambda store, key: store.update(key, put(a=b"1")),
-    lambda store, key: store.delete(key),
-]
-
-
-@pytest.fixture
-def key() -> str:
-    return f"v1:{uuid4().hex}"
-
-
-def put(**fields: bytes) -> Change:
-    return Change(generation=0, put=fields)
-
-
-def within(seconds: float, verb: Callable[[], object]) -> None:
-    """`verb` raises StoreError before `seconds` have passed."""
-    started = time.monotonic()
-    with pytest.raises(StoreError):
-        verb()
-    assert time.monotonic() - started < seconds
 
 
 @KINDS

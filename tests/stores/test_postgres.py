@@ -10,46 +10,17 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from support.postgres import Postgres
+from support.postgres import Postgres, opened
 from support.processes import run_together
-from support.stores import face, record
+from support.stores import face, put, record
 from unsticky.errors import DamagedRecord, StoreError
-from unsticky.session.store import Applied, Change
-from unsticky.stores import open_store
-from unsticky.stores.postgres import PostgresStore
+from unsticky.session.store import Applied
 from unsticky.testing import FakeClock
 
 CLOCK = FakeClock()
 NOW = CLOCK.time()
 TIMEOUT = 5.0
 KINDS = pytest.mark.parametrize("kind", ["sync", "async"])
-
-
-@pytest.fixture
-def key() -> str:
-    return f"v1:{uuid4().hex}"
-
-
-@pytest.fixture
-def schema(postgres: Postgres) -> str:
-    """A schema's name that nobody uses."""
-    return f"s{uuid4().hex}"
-
-
-def put(**fields: bytes) -> Change:
-    return Change(generation=0, put=fields)
-
-
-def opened(url: str, timeout: float = TIMEOUT) -> PostgresStore:
-    store = open_store(url, clock=CLOCK, timeout=timeout)
-    assert isinstance(store, PostgresStore)
-    return store
-
-
-def setting(store: PostgresStore, name: str) -> str:
-    """What the server says on the store's own connection."""
-    value = store._pool._idle[-1].pgconn.exec_(f"SHOW {name}".encode()).get_value(0, 0)
-    return (value or b"").decode()
 
 
 @KINDS

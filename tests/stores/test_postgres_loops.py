@@ -8,31 +8,21 @@ import random
 import threading
 import time
 from typing import Any
-from uuid import uuid4
 
 import psycopg
 import pytest
 
 from support.postgres import Postgres
-from support.stores import record
+from support.stores import put, record
 from support.waiting import eventually
 from unsticky.errors import StoreError
-from unsticky.session.store import Applied, Change
+from unsticky.session.store import Applied
 from unsticky.stores import open_async_store
 from unsticky.stores.postgres import AsyncPostgresStore
 from unsticky.testing import FakeClock
 
 CLOCK = FakeClock()
 NOW = CLOCK.time()
-
-
-@pytest.fixture
-def key() -> str:
-    return f"v1:{uuid4().hex}"
-
-
-def put(**fields: bytes) -> Change:
-    return Change(generation=0, put=fields)
 
 
 def opened(server: Postgres, timeout: float = 10.0, options: str = "") -> AsyncPostgresStore:

@@ -6,18 +6,16 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
-from uuid import uuid4
 
 import psycopg
 import pytest
 
-from support.postgres import Postgres
-from support.stores import Face, face, record
+from support.postgres import Postgres, opened, setting
+from support.stores import Face, face, put, record
 from support.waiting import eventually
 from unsticky.errors import StoreError
 from unsticky.session.store import Applied, Change
-from unsticky.stores import open_store, postgres_sql
-from unsticky.stores.postgres import PostgresStore
+from unsticky.stores import postgres_sql
 from unsticky.stores.postgres_url import PostgresTarget
 from unsticky.testing import FakeClock
 
@@ -25,33 +23,6 @@ CLOCK = FakeClock()
 NOW = CLOCK.time()
 TIMEOUT = 5.0
 KINDS = pytest.mark.parametrize("kind", ["sync", "async"])
-
-
-@pytest.fixture
-def key() -> str:
-    return f"v1:{uuid4().hex}"
-
-
-@pytest.fixture
-def schema(postgres: Postgres) -> str:
-    """A schema's name that nobody uses."""
-    return f"s{uuid4().hex}"
-
-
-def put(**fields: bytes) -> Change:
-    return Change(generation=0, put=fields)
-
-
-def opened(url: str, timeout: float = TIMEOUT) -> PostgresStore:
-    store = open_store(url, clock=CLOCK, timeout=timeout)
-    assert isinstance(store, PostgresStore)
-    return store
-
-
-def setting(store: PostgresStore, name: str) -> str:
-    """What the server says on the store's own connection."""
-    value = store._pool._idle[-1].pgconn.exec_(f"SHOW {name}".encode()).get_value(0, 0)
-    return (value or b"").decode()
 
 
 # Statements

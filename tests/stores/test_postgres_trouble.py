@@ -7,15 +7,13 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from uuid import uuid4
 
 import psycopg
 import pytest
 
 from support.postgres import Postgres
-from support.stores import Face, face, record
+from support.stores import VERBS, Face, face, put, record, within
 from support.waiting import eventually
 from unsticky.errors import StoreError
 from unsticky.session.store import Applied, Change
@@ -28,29 +26,6 @@ NOW = CLOCK.time()
 TIMEOUT = 0.4
 SLACK = 0.25  # seconds: the machine is shared
 KINDS = pytest.mark.parametrize("kind", ["sync", "async"])
-VERBS: list[Callable[[Face, str], object]] = [
-    lambda store, key: store.load(key),
-    lambda store, key: store.create(key, record(NOW)),
-    lambda store, key: store.update(key, put(a=b"1")),
-    lambda store, key: store.delete(key),
-]
-
-
-@pytest.fixture
-def key() -> str:
-    return f"v1:{uuid4().hex}"
-
-
-def put(**fields: bytes) -> Change:
-    return Change(generation=0, put=fields)
-
-
-def within(seconds: float, verb: Callable[[], object]) -> None:
-    """`verb` raises StoreError before `seconds` have passed."""
-    started = time.monotonic()
-    with pytest.raises(StoreError):
-        verb()
-    assert time.monotonic() - started < seconds
 
 
 @KINDS

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import socket
-import threading
-import time
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
 
-from support.stores import Face, face, record
+from support.speaker import speaker
+from support.stores import VERBS, face, put, record, within
 from support.tls_proxy import tls_in_front_of
 from support.valkey import Valkey, running
 from unsticky.errors import StoreError
@@ -26,29 +22,6 @@ CLOCK = FakeClock()
 NOW = CLOCK.time()
 TIMEOUT = 0.4
 KINDS = pytest.mark.parametrize("kind", ["sync", "async"])
-VERBS: list[Callable[[Face, str], object]] = [
-    lambda store, key: store.load(key),
-    lambda store, key: store.create(key, record(NOW)),
-    lambda store, key: store.update(key, put(a=b"1")),
-    lambda store, key: store.delete(key),
-]
-
-
-@pytest.fixture
-def key() -> str:
-    return f"v1:{uuid4().hex}"
-
-
-def put(**fields: bytes) -> Change:
-    return Change(generation=0, put=fields)
-
-
-def within(seconds: float, verb: Callable[[], object]) -> None:
-    """`verb` raises StoreError before `seconds` have passed."""
-    started = time.monotonic()
-    with pytest.raises(StoreError):
-        verb()
-    assert time.monotonic() - started < seconds
 
 
 def test_the_hash(valkey: Valkey, key: str) -> None:
@@ -250,34 +223,6 @@ def test_clients_that_the_server_drops(own_valkey: Valkey, key: str, kind: str) 
         assert loaded.generation == 50
 
 
-@contextmanager
-def speaker(say: bytes) -> Iterator[int]:
-    """A server that answers whatever it is sent with `say`, and hangs up if that is empty."""
-    server = socket.create_server(("127.0.0.1", 0))
-
-    def talk(peer: socket.socket) -> None:
-        with peer, suppress(OSError):
-            while say and peer.recv(65536):
-                peer.sendall(say)
-
-    def serve() -> None:
-        while True:
-            try:
-                peer, _ = server.accept()
-            except OSError:
-                return
-            threading.Thread(target=talk, args=(peer,), daemon=True).start()
-
-    thread = threading.Thread(target=serve, daemon=True)
-    thread.start()
-    try:
-        yield server.getsockname()[1]
-    finally:
-        server.shutdown(socket.SHUT_RDWR)
-        server.close()
-        thread.join(5)
-
-
 @KINDS
 @pytest.mark.parametrize(
     "say",
@@ -286,7 +231,7 @@ def speaker(say: bytes) -> Iterator[int]:
 )
 def test_a_server_that_speaks_nonsense(key: str, kind: str, say: bytes) -> None:
     """Garbage, too many replies, replies of another form and a closed door are StoreErrors, and never a session."""
-    with speaker(say) as port, face(kind, f"redis://127.0.0.1:{port}", CLOCK, TIMEOUT) as store:
+    with speaker(lambda _: say) as port, face(kind, f"redis://127.0.0.1:{port}", CLOCK, TIMEOUT) as store:
         for verb in (*VERBS[:3], VERBS[0]):
             with pytest.raises(StoreError) as caught:
                 verb(store, key)

@@ -9,29 +9,19 @@ import threading
 import time
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pytest
 
-from support.stores import record
+from support.stores import put, record
 from support.tls_proxy import tls_in_front_of
 from support.valkey import Valkey
 from unsticky.errors import StoreError
-from unsticky.session.store import Applied, Change
+from unsticky.session.store import Applied
 from unsticky.stores import open_async_store
 from unsticky.testing import FakeClock
 
 CLOCK = FakeClock()
 NOW = CLOCK.time()
-
-
-@pytest.fixture
-def key() -> str:
-    return f"v1:{uuid4().hex}"
-
-
-def put(**fields: bytes) -> Change:
-    return Change(generation=0, put=fields)
 
 
 def test_cancelled_callers_shift_no_reply(own_valkey: Valkey) -> None:

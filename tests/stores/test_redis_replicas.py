@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator
-from uuid import uuid4
 
 import pytest
 
 from support.redis_load import CLOCK, both
-from support.stores import record
+from support.stores import put, record
 from support.valkeys import Server, replicated
 from unsticky.errors import StoreError
-from unsticky.session.store import Applied, Change
+from unsticky.session.store import Applied
 from unsticky.stores import open_async_store
 
 TIMEOUT = 0.4
@@ -25,17 +24,8 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Ser
         yield servers
 
 
-@pytest.fixture
-def key() -> str:
-    return f"v1:{uuid4().hex}"
-
-
 def url(primary: Server, replicas: int = 1) -> str:
     return f"valkey://{primary.address}?wait_replicas={replicas}"
-
-
-def put(**fields: bytes) -> Change:
-    return Change(generation=0, put=fields)
 
 
 def test_an_acknowledged_write_is_on_the_replica(pair: tuple[Server, Server], key: str) -> None:

@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
 
@@ -28,11 +27,6 @@ def trio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     """A primary, a replica and one sentinel, for tests that harm none of them for long."""
     with watched(tmp_path_factory.mktemp("valkeys"), 1) as servers:
         yield servers
-
-
-@pytest.fixture
-def key() -> str:
-    return f"v1:{uuid4().hex}"
 
 
 def test_a_primary_killed_under_load(tmp_path: Path) -> None:

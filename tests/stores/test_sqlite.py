@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from support.processes import Worker, run_together, workers
-from support.stores import face, record
+from support.stores import face, put, record
 from support.waiting import eventually
 from unsticky.clock import SystemClock
 from unsticky.errors import StoreError
@@ -26,10 +26,6 @@ from unsticky.testing import FakeClock
 CLOCK = FakeClock()
 NOW = CLOCK.time()
 KEY = "v1:key"
-
-
-def put(**fields: bytes) -> Change:
-    return Change(generation=0, put=fields)
 
 
 @pytest.fixture

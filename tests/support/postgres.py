@@ -20,6 +20,9 @@ import psycopg
 import pytest
 
 from support.waiting import eventually
+from unsticky.stores import open_store
+from unsticky.stores.postgres import PostgresStore
+from unsticky.testing import FakeClock
 
 # Durability is not what we test, but for what a killed process leaves: that is in the kernel's cache.
 _SETTINGS = (
@@ -222,3 +225,16 @@ def own_postgres(spare_postgres: Postgres) -> Generator[Postgres]:
     yield spare_postgres
     if not spare_postgres._answers():  # pragma: no cover
         spare_postgres.start()
+
+
+def opened(url: str, timeout: float = 5.0) -> PostgresStore:
+    """A store for threads."""
+    store = open_store(url, clock=FakeClock(), timeout=timeout)
+    assert isinstance(store, PostgresStore)
+    return store
+
+
+def setting(store: PostgresStore, name: str) -> str:
+    """What the server says on the store's own connection."""
+    value = store._pool._idle[-1].pgconn.exec_(f"SHOW {name}".encode()).get_value(0, 0)
+    return (value or b"").decode()

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Protocol
 
+import pytest
+
 from unsticky.clock import Clock
+from unsticky.errors import StoreError
 from unsticky.session.store import Applied, AsyncStore, Change, Record, Store
 from unsticky.stores import open_async_store, open_store
+from unsticky.testing import FakeClock
 
 
 class Face(Protocol):
@@ -73,6 +78,8 @@ def face(kind: str, url: str, clock: Clock, timeout: float) -> Iterator[Face]:
                 one.close()
 
 
+SOME_TIME = FakeClock().time()
+
 Opener = Callable[[], Face]
 
 
@@ -83,3 +90,25 @@ def record(now: float, **fields: bytes) -> Record:
 
 def with_fields(one: Record, fields: dict[str, bytes]) -> Record:
     return replace(one, fields=fields)
+
+
+def put(**fields: bytes) -> Change:
+    """A change to a record that nobody has rotated strictly."""
+    return Change(generation=0, put=fields)
+
+
+# Each verb, as a fault may meet it.
+VERBS: list[Callable[[Face, str], object]] = [
+    lambda store, key: store.load(key),
+    lambda store, key: store.create(key, record(SOME_TIME)),
+    lambda store, key: store.update(key, put(a=b"1")),
+    lambda store, key: store.delete(key),
+]
+
+
+def within(seconds: float, verb: Callable[[], object]) -> None:
+    """`verb` raises StoreError before `seconds` have passed."""
+    started = time.monotonic()
+    with pytest.raises(StoreError):
+        verb()
+    assert time.monotonic() - started < seconds

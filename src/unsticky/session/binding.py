@@ -33,11 +33,11 @@ class Binding:
         "_only",
         "_plain",
         "_random",
+        "_report",
         "_token",
         "_token_known",
         "changed",
         "closed",
-        "damaged",
         "ended",
         "events",
         "joining",
@@ -66,13 +66,18 @@ class Binding:
         loader: Loader | None,
         now: Callable[[], float],
         random_bytes: Callable[[int], bytes],
+        report: Callable[[StoreError], object],
     ) -> None:
-        """`loader`: asks the store at once. None where that takes waiting: then `loading` has to be driven first."""
+        """`loader`: asks the store at once. None where that takes waiting: then `loading` has to be driven first.
+
+        `report`: is told of a record that the store gave, and that can't be read; only a log can say why.
+        """
         self._inbound = inbound
         self._token: Token | None = None
         self._token_known = False
         self._made: Token | None = None  # by one who asked for the id of a session that was not loaded yet
         self._random = random_bytes
+        self._report = report
         self.terms = terms
         self.loader = loader
         self.now = now
@@ -97,7 +102,6 @@ class Binding:
         self.events: list[SessionEvent] = []  # to be told once the commit is done
         self.closed = False  # the response's headers are sent
         self.untold: Any = None  # what an early commit has for the client, once the headers go out
-        self.damaged = False  # a record was there, and could not be read
 
     @property
     def token(self) -> Token | None:
@@ -136,7 +140,7 @@ class Binding:
         if loader is not None:
             try:
                 if token is not None:
-                    self.accept(self._readable(loader, token.key), token)
+                    self.accept(_readable(loader, token.key), token)
                 if self.record is None:
                     self._drive(self._taking_over(), loader)
             except StoreError as error:
@@ -180,16 +184,12 @@ class Binding:
             if accepted_proof(record, record.fields, token, self.now()) is not None:
                 self.events.append(SessionEvent("expired", token.key, record.owner))
         else:
-            try:
-                plain, decoded = self._opened(record, token)
-            except DamagedRecord:
-                self.damaged = True
-            else:
-                proof = accepted_proof(record, decoded.others, token, self.now())
-                if proof is not None:
-                    self.standing = stands(proof)
-                    self._adopt(record, plain, decoded)
-                    return True
+            opened = self._opened(record, token)
+            proof = accepted_proof(record, opened[1].others, token, self.now()) if opened else None
+            if opened and proof is not None:
+                self.standing = stands(proof)
+                self._adopt(record, *opened)
+                return True
         self.token = None
         return False
 
@@ -200,19 +200,22 @@ class Binding:
             return False
         if is_over(record, self.terms.lifetime, self.now()):
             return False
-        plain, decoded = self._opened(record, token)
+        opened = self._opened(record, token)
+        if opened is None:
+            return False
         self.standing = stands(record.fields.get(token.proof, b""))
-        self._adopt(record, plain, decoded)
+        self._adopt(record, *opened)
         return True
 
-    def _opened(self, record: Record, token: Token) -> tuple[Mapping[str, bytes], codec.Decoded]:
-        """The fields, not sealed, and what they say. Raises UnknownKey, DamagedRecord for what can't be unsealed."""
-        sealer = self.terms.sealer
-        plain = record.fields if sealer is None else _unsealed(record.fields, sealer, token.key)
-        decoded = codec.decode_all(plain, RESERVED)
-        if decoded.bad and sealer is None and any(plain[name].startswith(SEALED) for name in decoded.bad):
-            raise UnknownKey("A session is encrypted, and no `encryption_keys` are set here.")
-        return plain, decoded
+    def _opened(self, record: Record, token: Token) -> tuple[Mapping[str, bytes], codec.Decoded] | None:
+        """The fields, not sealed, and what they say. None: nobody could read them, now or later. Raises UnknownKey."""
+        try:
+            return _read(record.fields, self.terms.sealer, token.key)
+        except StoreError as error:
+            self._report(error)
+            if isinstance(error, DamagedRecord):
+                return None
+            raise
 
     def _adopt(self, record: Record, plain: Mapping[str, bytes], decoded: codec.Decoded) -> None:
         self.record, self._plain, self._only = record, plain, None
@@ -233,6 +236,10 @@ class Binding:
     @plain.setter
     def plain(self, fields: Mapping[str, bytes]) -> None:
         self._plain = self._only = fields
+
+    def decoded(self) -> dict[str, Any]:
+        """The application's values once more, as they were loaded or last written."""
+        return {name: codec.decode(data) for name, data in self.plain.items() if name not in self.undecodable}
 
     def _taking_over(self) -> Steps[None]:
         """A session of another library, if there is one: its values, to be written by this request's commit."""
@@ -265,10 +272,8 @@ class Binding:
         standing = standing_proof(record, proofs)
         if standing is None:
             return False
-        try:
-            opened = self._opened(record, token)
-        except DamagedRecord:
-            self.damaged = True
+        opened = self._opened(record, token)
+        if opened is None:
             return False
         self.token, self.joining, self.standing = token, standing, True
         self._adopt(record, *opened)
@@ -279,7 +284,7 @@ class Binding:
         try:
             key = next(steps).key
             while True:
-                key = steps.send(self._readable(loader, key)).key
+                key = steps.send(_readable(loader, key)).key
         except StopIteration:
             pass
 
@@ -288,16 +293,8 @@ class Binding:
         try:
             record: Record | None = yield Load(key)
         except DamagedRecord:
-            self.damaged = True
             return None
         return record
-
-    def _readable(self, loader: Loader, key: str) -> Record | None:
-        try:
-            return loader(key)
-        except DamagedRecord:
-            self.damaged = True
-            return None
 
     @property
     def waits(self) -> bool:
@@ -332,6 +329,23 @@ class Binding:
         self.token = self.record = self.rotation = self.owner = None
         self.joining = ""
         self.plain, self.values, self.mutable, self.undecodable = NOTHING, NOTHING, [], frozenset()
+
+
+def _readable(loader: Loader, key: str) -> Record | None:
+    """As `asking`, for a loader."""
+    try:
+        return loader(key)
+    except DamagedRecord:
+        return None
+
+
+def _read(fields: Mapping[str, bytes], sealer: Sealer | None, key: str) -> tuple[Mapping[str, bytes], codec.Decoded]:
+    """Raises UnknownKey, DamagedRecord for what can't be unsealed."""
+    plain = fields if sealer is None else _unsealed(fields, sealer, key)
+    decoded = codec.decode_all(plain, RESERVED)
+    if decoded.bad and sealer is None and any(plain[name].startswith(SEALED) for name in decoded.bad):
+        raise UnknownKey("it is encrypted, and no `encryption_keys` are set here")
+    return plain, decoded
 
 
 def _unsealed(fields: Mapping[str, bytes], sealer: Sealer, key: str) -> dict[str, bytes]:

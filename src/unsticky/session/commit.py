@@ -79,8 +79,8 @@ def save(session: Session) -> Steps[None]:
 def _forget_changes(session: Session, binding: Binding) -> None:
     """Back to what is stored."""
     binding.changed, binding.rotation, binding.owner = False, None, None
-    session.show({name: codec.decode(data) for name, data in binding.plain.items() if name not in binding.undecodable})
-    binding.values = dict(dict.items(session))
+    binding.values = binding.decoded()
+    session.show(binding.values)
 
 
 def reload(session: Session) -> Steps[None]:

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 from typing import Any, Protocol, Self, TypeVar
 from uuid import UUID
 
-from ..errors import SessionError, SessionHeadersSent, SessionUnavailable, SessionValueError
+from ..errors import SessionError, SessionHeadersSent, SessionUnavailable
 from .binding import Binding
+from .names import field_name, owner_text
 from .operations import Steps
-from .token import RESERVED
 
 T = TypeVar("T")
 
@@ -134,14 +134,13 @@ class Session(dict[str, Any]):
         binding = self._binding
         if binding is not None:
             binding.changed = True
-            if binding.unavailable is not None:
-                raise binding.unavailable
+            self._refuse_in_outage(binding)
         return binding
 
-    @property
-    def _writable(self) -> bool:
-        """False in an outage: what seems to be absent may be there, so removing it must not seem to succeed."""
-        return self._binding is None or self._binding.unavailable is None
+    def _refuse_in_outage(self, binding: Binding) -> None:
+        """What seems to be absent may be there: neither changing nor removing it may seem to succeed."""
+        if binding.unavailable is not None:
+            raise binding.unavailable
 
     def _use(self) -> None:
         if self._pending:
@@ -186,9 +185,10 @@ class Session(dict[str, Any]):
         """
         self._use()
         binding = self._binding
-        if binding is not None and binding.unavailable is not None:
-            raise binding.unavailable
-        if binding is None or (binding.record is None and binding.old is None):
+        if binding is None:
+            return
+        self._refuse_in_outage(binding)
+        if binding.record is None and binding.old is None:
             return  # a session that is not stored yet gets a fresh token anyway
         if binding.closed:
             raise SessionHeadersSent("The response's headers are sent, so the new token can't reach the client.")
@@ -315,8 +315,10 @@ class Session(dict[str, Any]):
 
     def pop(self, key: str, *default: Any) -> Any:
         self._use()
-        if super().__contains__(key) or not self._writable:
+        if super().__contains__(key):
             self.mark_modified()
+        elif self._binding is not None:
+            self._refuse_in_outage(self._binding)
         return super().pop(key, *default)
 
     def popitem(self) -> tuple[str, Any]:
@@ -341,37 +343,7 @@ class Session(dict[str, Any]):
         return self
 
 
-def owner_text(value: object) -> str:
-    """An owner as the store has it; "" for None. Raises SessionValueError: an object's repr would name nobody."""
-    if value is None:
-        return ""
-    if isinstance(value, bool) or not isinstance(value, str | int | UUID):
-        kind = type(value).__name__
-        raise SessionValueError(f"session.owner: a user's id is a text, an int or a UUID, not {kind}")
-    return _valid(str(value), "session.owner")
-
-
 _TOO_LATE = (
     "The response's headers are sent, so no new session can begin: its cookie can't be set any more. "
     "Write to the session before the first byte of the response."
 )
-
-
-def field_name(key: object) -> str:
-    """`key` as the name of a record's field. Raises SessionValueError for what can be none."""
-    if type(key) is not str:
-        if not isinstance(key, str):
-            kind = type(key).__name__
-            raise SessionValueError(f"session[{key!r}]: keys are texts, not {kind}; use session[{str(key)!r}]")
-        key = str.__str__(key)
-    if key.startswith(RESERVED):
-        raise SessionValueError(f"session[{key!r}]: keys that begin with {RESERVED!r} are reserved")
-    return key if key.isascii() else _valid(key, f"session[{key!r}]")
-
-
-def _valid(text: str, place: str) -> str:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise SessionValueError(f"{place}: the text has surrogates, which are not valid Unicode") from None
-    return text

@@ -9,8 +9,9 @@ from ..errors import SessionConflict
 from . import codec
 from .binding import Binding
 from .commit import save
+from .names import field_name
 from .operations import Load, Steps, Update
-from .session import Driver, Session, field_name
+from .session import Driver, Session
 from .store import Applied, Change, Record
 from .updating import field_changes
 from .writing import changed, check_sizes, rebase, stored
@@ -96,12 +97,7 @@ def _begin(session: Session, *, first: bool) -> Steps[Draft]:
         yield from save(session)  # what this request has changed so far is part of what the transaction reads
     elif binding.record is not None:
         yield from _read_again(session, binding)
-    values = {name: codec.decode(data) for name, data in _decodable(binding).items()}
-    return Draft(values, binding.record, binding.plain)
-
-
-def _decodable(binding: Binding) -> dict[str, bytes]:
-    return {name: data for name, data in binding.plain.items() if name not in binding.undecodable}
+    return Draft(binding.decoded(), binding.record, binding.plain)
 
 
 def _read_again(session: Session, binding: Binding) -> Steps[None]:

@@ -1,0 +1,290 @@
+"""The session of a connection, for any ASGI app: opened before the app runs, committed before its headers."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from functools import cached_property
+from typing import Any, Protocol
+
+from anyio import move_on_after
+
+from .context import RequestState, current
+from .errors import SessionLimitReached, SessionUnavailable, SessionValueError
+from .session.commit import Committed, settled
+from .session.cookie import (
+    Carrier,
+    CookieFormat,
+    Header,
+    InboundCookies,
+    cookie_values,
+    token_header,
+    uncached,
+    vary_on,
+)
+from .session.inbound import Device, Inbound, OldSession, client_of
+from .session.old_cookies import OldCookies
+from .session.token import Token
+from .session.verbs import LoopSession as Session
+from .sessions import LIMIT_BODY, UNAVAILABLE_BODY, Sessions
+
+log = logging.getLogger("unsticky.session")
+
+Message = MutableMapping[str, Any]
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+_STARTS = frozenset(("http.response.start", "websocket.accept", "websocket.http.response.start"))
+
+
+class State(Protocol):
+    """What the app finds as `scope["state"]["unsticky"]`."""
+
+    async def aclose(self) -> None: ...
+
+
+class WithSession:
+    """Opens the session of a connection, commits it before the headers and after the body, answers outages."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        sessions: Sessions,
+        form: Carrier,
+        state: State | None = None,
+        *,
+        old_age: float | None,
+    ) -> None:
+        """`old_age`: seconds that a cookie of Starlette's own is good for; None: for ever."""
+        self.app = app
+        self.sessions = sessions
+        self.form = form
+        self.old_cookies = OldCookies.of(sessions.options, form, old_age)
+        self._state = state
+        self._lazy = sessions.options.lazy
+        self._excluded = sessions.options.exclude
+
+    @cached_property
+    def _at_once(self) -> bool:
+        return self.sessions.access.answers_at_once
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in ("http", "websocket"):
+            await self.app(scope, receive, _closing(send, self.aclose))
+            return
+        if self._state is not None:
+            scope.setdefault("state", {})["unsticky"] = self._state
+        if _has_session(scope, self.form):
+            await self.app(scope, receive, send)
+            return
+        exchange = _Exchange(self, scope, send)
+        if self._at_once:
+            session = self.sessions.bind_now(exchange, Session)
+        elif self._lazy or (self._excluded and scope["path"].startswith(self._excluded)):
+            session = self.sessions.bind_lazily(exchange, Session)
+        else:
+            session = await self.sessions.bind_loaded(exchange, Session)
+        scope["session"] = exchange.session = session
+        current.set(exchange)
+        try:
+            await self.app(scope, receive, exchange.send)
+        except SessionUnavailable as error:
+            if scope["type"] != "http" or exchange.started:
+                raise
+            await exchange.answer_unavailable(error)
+        except SessionLimitReached:  # of `session.save()`
+            if scope["type"] != "http" or exchange.started:
+                raise
+            await exchange.answer_limit()
+        except BaseException:
+            await exchange.finish_failed()
+            raise
+        if session.accessed and settled(session) is None:
+            await exchange.finish()
+        session.let_go()
+
+    async def aclose(self) -> None:
+        """Close the client, the pools and the store. They open again when they are used."""
+        if self._state is not None:
+            await self._state.aclose()
+        await self.sessions.aclose()
+
+
+def _has_session(scope: Scope, form: Carrier) -> bool:
+    """Has this middleware been added twice, or a mounted app its own? Two sessions under one cookie end each other."""
+    if "session" not in scope:
+        return False
+    outer = current.get()
+    return isinstance(outer, _Exchange) and outer.session is scope["session"] and outer.carrier == form
+
+
+def _closing(send: Send, close: Callable[[], Awaitable[None]]) -> Send:
+    """Close what is ours when the app's own shutdown is done."""
+
+    async def closing(message: Message) -> None:
+        if message["type"] in ("lifespan.shutdown.complete", "lifespan.shutdown.failed"):
+            await close()
+        await send(message)
+
+    return closing
+
+
+class _Exchange(Inbound, RequestState):
+    """One request and its response: what the session asks of the one, and `send`, with the commit in front."""
+
+    __slots__ = ("_host", "_replaced", "_scope", "_send", "session", "started")
+
+    session: Session
+
+    def __init__(self, host: WithSession, scope: Scope, send: Send) -> None:
+        self._host = host
+        self._scope = scope
+        self._send = send
+        self.started = False
+        self._replaced = False  # another answer was sent in place of what the app sends
+
+    @property
+    def carrier(self) -> Carrier:
+        return self._host.form
+
+    # What the session and outbound calls ask of the request.
+
+    def token(self) -> Token | None:
+        host = self._host
+        return host.sessions.signer.choose(host.form.read(self._headers))
+
+    def old_session(self) -> OldSession | None:
+        old = self._host.old_cookies
+        if old is None:
+            return None
+        return old.read(
+            self._headers("cookie"), self._host.sessions.clock.time(), client_of(self.header, self._address)
+        )
+
+    def device(self) -> Device:
+        return Device.of(self.header("user-agent"), self._address)
+
+    @property
+    def _address(self) -> str | None:
+        client = self._scope.get("client")
+        return client[0] if client else None
+
+    @property
+    def cookies(self) -> Mapping[str, str]:
+        return InboundCookies(lambda: self._headers("cookie"))
+
+    def header(self, name: str) -> str | None:
+        values = self._headers(name.lower())
+        return ", ".join(values) if values else None
+
+    def session_key(self) -> str | None:
+        return self.session.id
+
+    def _headers(self, name: str) -> list[str]:
+        wanted = name.encode("latin-1")
+        return [value.decode("latin-1") for key, value in self._scope["headers"] if key == wanted]
+
+    # The response.
+
+    async def send(self, message: Message) -> None:
+        if self.started:
+            if not self._replaced:
+                await self._send(message)
+        elif message["type"] in _STARTS:
+            if self.session.accessed:
+                await self._start(message)
+            else:
+                self.started = True
+                self.session.seal()
+                await self._send(message)
+        else:
+            if message["type"] == "websocket.close":  # refused before it began: no header can carry a cookie
+                self.session.seal()
+                self.started = True
+                await self._host.sessions.commit_late_async(self.session)
+            await self._send(message)
+
+    async def _start(self, message: Message) -> None:
+        http = message["type"] == "http.response.start"
+        try:
+            # Most requests only read: they need no more than to find that out.
+            committed = settled(self.session) or await self._host.sessions.commit_async(self.session)
+        except SessionUnavailable as error:
+            if not http:
+                raise
+            await self.answer_unavailable(error)
+            return
+        except SessionLimitReached:
+            if not http:
+                raise
+            await self.answer_limit()
+            return
+        self.started = True
+        self.session.seal()
+        message["headers"] = self._with_session(message.get("headers", ()), committed)
+        await self._send(message)
+
+    def _with_session(self, headers: Any, committed: Committed) -> list[tuple[bytes, bytes]]:
+        """With what the response owes to caches, and the token if there is one to give."""
+        host, session = self._host, self.session
+        given = token_header(committed, host.form, host.sessions.signer, dict.get(session, "_permanent"))
+        added = [given] if given is not None else []
+        if committed.took_over and host.old_cookies is not None:
+            presented = (name for name in host.old_cookies.names if cookie_values(self._headers("cookie"), name))
+            added += [deletion for name in presented for deletion in _ended(name, host.form)]
+        kept = list(headers)
+        _rewrite(kept, b"vary", lambda value: vary_on(value, host.form.varies_on))
+        if added:
+            _rewrite(kept, b"cache-control", uncached)
+            kept += [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in added]
+        return kept
+
+    async def finish(self) -> None:
+        """What a streamed body or a WebSocket changed in an existing session is written too."""
+        if self.started and not self._replaced:
+            await self._host.sessions.commit_late_async(self.session)
+
+    async def finish_failed(self) -> None:
+        """The same where the app ended with an error or was cancelled: a logout counts all the same."""
+        with move_on_after(2 * self._host.sessions.options.store_timeout, shield=True):
+            try:
+                await self.finish()
+            except SessionValueError as error:
+                log.error("A change that was made to a session is lost: %s", error)
+
+    async def answer_unavailable(self, error: SessionUnavailable) -> None:
+        await self._answer(503, UNAVAILABLE_BODY, [(b"retry-after", str(error.retry_after).encode())])
+
+    async def answer_limit(self) -> None:
+        await self._answer(409, LIMIT_BODY, [])
+
+    async def _answer(self, status: int, body: bytes, headers: list[tuple[bytes, bytes]]) -> None:
+        self.started = self._replaced = True
+        headers = [
+            (b"content-type", b"text/plain; charset=utf-8"),
+            (b"content-length", str(len(body)).encode()),
+            *headers,
+            (b"cache-control", b"no-store"),
+        ]
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+        await self._send({"type": "http.response.body", "body": body})
+
+
+def _ended(name: str, form: Carrier) -> list[Header]:
+    """The deletion of a cookie that was taken over, if ours does not replace it."""
+    if isinstance(form, CookieFormat):
+        return [] if form.name == name else [form.named(name).delete()]
+    return [CookieFormat(name=name).delete()]
+
+
+def _rewrite(headers: list[tuple[bytes, bytes]], name: bytes, rewrite: Callable[[str | None], str]) -> None:
+    """Give the header `name` another value, in place; several of that name become one."""
+    size, value = len(name), None
+    places = [place for place, (key, _) in enumerate(headers) if len(key) == size and key.lower() == name]
+    if places:
+        value = ", ".join(headers[place][1].decode("latin-1") for place in places)
+        for place in reversed(places):
+            del headers[place]
+    headers.append((name, rewrite(value).encode("latin-1")))
