@@ -134,9 +134,9 @@ class SessionInterface(flask.sessions.SessionInterface):
 
     def open_session(self, app: Flask, request: Request) -> FlaskSession | None:
         """No store is asked yet. None without a secret key, as Flask has it."""
-        if not app.secret_key:
+        if not app.config["SECRET_KEY"]:
             return None
-        session = self.sessions.bind(_Inbound(self, app, request), FlaskSession, terms=self._terms(app))
+        session = self.sessions.bind(_Inbound(self, app, request), FlaskSession, terms=lambda: self._terms(app))
         wsgi.tell_session_key(session)
         return session
 

@@ -80,8 +80,11 @@ class Sessions:
 
     # For hosts: one session of one request ---------------------------------------------------------------------------
 
-    def bind(self, inbound: Inbound, make: type[S], *, terms: Terms | None = None) -> S:
-        """The session of a request in a thread. It reads the token and asks the store at its first use."""
+    def bind(self, inbound: Inbound, make: type[S], *, terms: Callable[[], Terms] | None = None) -> S:
+        """The session of a request in a thread. It reads the token and asks the store at its first use.
+
+        `terms`: asked then too, where they are not the same for all requests.
+        """
         return self._bound(inbound, make, self._load, terms)
 
     def bind_now(self, inbound: Inbound, make: type[S]) -> S:
@@ -106,10 +109,10 @@ class Sessions:
             otel.session_loaded(perf_counter() - started, found=binding.record is not None)
         return session
 
-    def _bound(self, inbound: Inbound, make: type[S], loader: Loader | None, terms: Terms | None) -> S:
+    def _bound(self, inbound: Inbound, make: type[S], loader: Loader | None, terms: Callable[[], Terms] | None) -> S:
         def opened() -> Binding:
-            terms_here, now = terms or self.terms, self.clock.time
-            return Binding(inbound, terms_here, loader, now, self._random_bytes, self.access.note)
+            terms_here = self.terms if terms is None else terms()
+            return Binding(inbound, terms_here, loader, self.clock.time, self._random_bytes, self.access.note)
 
         return make.bound(opened, self.access)
 

@@ -74,9 +74,12 @@ class InContext:
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         context = copy_context()
-        context.run(current.set, WsgiRequest(environ))
-        body = context.run(self.app, environ, start_response)
+        body = context.run(self._run, environ, start_response)
         return body if _is_ready(body, environ) else _Body(body, context)
+
+    def _run(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        current.set(WsgiRequest(environ))
+        return self.app(environ, start_response)
 
 
 def _is_ready(body: Iterable[bytes], environ: WSGIEnvironment) -> bool:
@@ -95,15 +98,12 @@ class _Body:
     def __init__(self, body: Iterable[bytes], context: Context) -> None:
         self._body = body
         self._context = context
-        self._next: Callable[[], bytes] | None = None
 
     def __iter__(self) -> Iterator[bytes]:
-        return self
-
-    def __next__(self) -> bytes:
-        if self._next is None:
-            self._next = self._context.run(iter, self._body).__next__
-        return self._context.run(self._next)
+        run = self._context.run
+        chunks = run(iter, self._body)
+        while (chunk := run(next, chunks, None)) is not None:
+            yield chunk
 
     def close(self) -> None:
         self._context.run(_close, self._body)

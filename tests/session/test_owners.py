@@ -323,7 +323,7 @@ def test_sessions_of_a_longer_life_are_listed_and_revoked(clock: FakeClock, user
     """Flask's sessions live as long as its configuration says, which lists and the command line do not know."""
     sessions = Sessions(SessionOptions(store=StoreURL(f"memory://{uuid4().hex}")), clock=clock)
     terms = sessions.terms_of(Lifetime.of(sessions.options, 31 * 86400.0))
-    session = sessions.bind(Asked(None), ThreadSession, terms=terms)
+    session = sessions.bind(Asked(None), ThreadSession, terms=lambda: terms)
     session.owner = user
     sessions.commit(session)
     clock.advance(20 * 86400)

@@ -273,7 +273,8 @@ class AsyncRedisPool:
         if wire is None or wire.closed:
             if open_only:
                 raise LostError("Redis store: the connection was lost", sent=False)
-            wire = wires[key] = Wire(partial(open_transport, key[0], self._access), self._timeout)
+            opening = partial(open_transport, key[0], self._access)
+            wire = wires[key] = Wire(opening, self._timeout, gathers=key[1])
         return wire
 
     def _renew(self, loop: Loop) -> dict[tuple[Node, bool], Wire]:

@@ -1,6 +1,7 @@
 """One connection per event loop, shared by all its callers: commands out, replies back in their order.
 
-The commands of one tick of the loop are written together, so sixty-four callers cost one system call, not sixty-four.
+A command that finds nothing in flight goes at once: a turn of the loop is a good part of a round trip. All others of
+one tick are written together, so sixty-four callers cost two system calls, not sixty-four.
 A waiter that is cancelled keeps its place in the queue: its reply is read and dropped, and no other one moves up.
 A connection whose replies can't be trusted (late, broken, too many) is dropped with all that wait for it.
 """
@@ -32,7 +33,11 @@ class Wire(asyncio.BufferedProtocol):
     `connect` does the handshake; `timeout` is in seconds, for connecting.
     """
 
-    def __init__(self, connect: Callable[[], Awaitable[asyncio.Transport]], timeout: float) -> None:
+    def __init__(
+        self, connect: Callable[[], Awaitable[asyncio.Transport]], timeout: float, *, gathers: bool = False
+    ) -> None:
+        """`gathers`: nothing goes at once, for a WAIT follows what is asked."""
+        self._gathers = gathers
         self.loop = asyncio.get_running_loop()
         self.closed = False
         self._connect = connect
@@ -59,11 +64,13 @@ class Wire(asyncio.BufferedProtocol):
         self._unsent.append(command)
         self._waiters.append((waiter, deadline))
         if self._transport is not None:
-            if not self._flush_due:
-                self._flush_due = True
-                self.loop.call_soon(self._flush)
             if self._alarm is None:
                 self._alarm = self.loop.call_at(deadline, self._on_alarm)
+            if len(self._waiters) == 1 and not self._flush_due and not self._gathers:
+                self._flush()
+            elif not self._flush_due:
+                self._flush_due = True
+                self.loop.call_soon(self._flush)
         return waiter
 
     def acknowledged(self, replicas: int, deadline: float) -> asyncio.Future[Any]:
