@@ -225,3 +225,25 @@ def test_the_name_for_tls(library: str) -> None:
             assert in_flight(found) == 0
         assert endpoint.names == [None, "api.example.com"]  # an address is no name for SNI
         assert endpoint.hosts == [endpoint.url.removeprefix("https://"), "api.example.com"]
+
+
+def test_draining_and_explaining(two: list[Upstream]) -> None:
+    """By a pool's name in any case; calls go to the other one."""
+    with pools_over("httpx", [two[0].url, two[1].url]) as found, found.client() as client:
+        assert found.drain("CATALOG", two[0].address)
+        assert {client.get("http://catalog/").json()["port"] for _ in range(10)} == {two[1].port}
+        assert {one.address: (one.eligible, one.reason, one.share) for one in found.explain("catalog")} == {
+            two[0].address: (False, "draining", 0.0),
+            two[1].address: (True, "", 100.0),
+        }
+        assert not found.drain("catalog", "elsewhere:1")
+        with pytest.raises(KeyError):
+            found.drain("shop", two[0].url)
+
+
+def test_the_locality_of_the_process(two: list[Upstream]) -> None:
+    """From the top of the settings."""
+    endpoints = [{"url": two[0].url, "locality": "a"}, {"url": two[1].url, "locality": "b"}]
+    settings = {"locality": "b", "pools": {"catalog": {"endpoints": endpoints}}}
+    with Pools.from_settings(settings) as found, found.client() as client:
+        assert {client.get("http://catalog/").json()["port"] for _ in range(10)} == {two[1].port}

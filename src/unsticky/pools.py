@@ -19,6 +19,7 @@ from httpx import URL, InvalidURL
 from .clock import Clock, SystemClock
 from .probes import Probes
 from .routing.endpoint import EndpointStatus
+from .routing.explain import Explained, explain
 from .routing.hashing import HashKey, parse_hash_keys
 from .routing.options import PoolOptions
 from .routing.pool import Pool
@@ -73,7 +74,7 @@ class Pools:
         random = self._random or Random()  # a forked child must not repeat its parent's choices
         self._lock = Lock()
         self._pools = {
-            name.lower(): Pool(name.lower(), options, self._clock, random, lock=Lock())
+            name.lower(): Pool(name.lower(), options, self._clock, random, lock=Lock(), locality=self.settings.locality)
             for name, options in self.settings.pools.items()
         }
         self._served = dict(self._routes())
@@ -112,6 +113,22 @@ class Pools:
             with pool.lock:
                 found[name] = pool.snapshot()
         return found
+
+    def drain(self, pool: str, endpoint: str, draining: bool | None = True) -> bool:
+        """Send no new calls to `endpoint`, a URL or an address of `pool`, in this process; those under way go on.
+
+        `draining=False` sends calls there again, None goes by the endpoint's settings. Returns False when it has no
+        such endpoint. Raises KeyError when there is no such pool.
+        """
+        found = self._pools[pool.lower()]
+        with found.lock:
+            return found.drain(endpoint, draining)
+
+    def explain(self, pool: str) -> tuple[Explained, ...]:
+        """Each endpoint of `pool`: whether it gets calls now, how many, or why not. KeyError without such a pool."""
+        found = self._pools[pool.lower()]
+        with found.lock:
+            return explain(found)
 
     def client(self, **kwargs: Any) -> Client:
         """A client of the library that `client` in the settings names.

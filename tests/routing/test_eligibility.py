@@ -7,9 +7,9 @@ from itertools import pairwise
 import pytest
 
 from support.routing import DOWN, OK, by_host, endpoint, get, make_pool, state
-from unsticky.routing.eligibility import by_priority, choice, healthy, not_ejected, ranking, untried
+from unsticky.routing.eligibility import Tier, by_priority, choice, healthy, not_ejected, ranking, untried
 from unsticky.routing.endpoint import EndpointState
-from unsticky.routing.events import FailedOver, PanicChanged
+from unsticky.routing.events import FailedOver, LoadShifted, PanicChanged
 from unsticky.routing.options import EjectionOptions, RetryOptions
 
 ONCE = EjectionOptions(consecutive_failures=1)
@@ -49,8 +49,9 @@ def names(states: object) -> str:
 def test_ranking(states: str, groups: str, fit: bool) -> None:
     """Fit by priority, then ejected by priority; unhealthy ones only when there is nothing else."""
     result = ranking(made(states))
-    assert " ".join(map(names, result.groups)) == groups
-    assert result.fit is (fit if states else False)
+    assert " ".join(names(tier.states) for tier in result.order) == groups
+    assert result.panic is not fit or not states
+    assert names(result.first[0].states) == groups.split()[0] if groups else not result.first
 
 
 def test_links_of_the_chain() -> None:
@@ -80,9 +81,9 @@ def test_links_of_the_chain() -> None:
 def test_choice(groups: str, tried: str, group: str, excluded: str) -> None:
     """Untried first, then the least used, then any but the last."""
     known = {name: state(name) for name in "abcxy"}
-    parts = tuple(tuple(known[name] for name in word) for word in groups.split())
+    parts = tuple(Tier(tuple(known[name] for name in word), 0, "healthy") for word in groups.split())
     got, without = choice(parts, [known[name] for name in tried])
-    assert names(got) == group
+    assert names(got.states) == group
     assert set(names(without)) == set(excluded)
 
 
@@ -100,18 +101,25 @@ def test_unhealthy_everywhere_is_still_used() -> None:
 
 
 def test_the_next_level_takes_over_and_gives_back() -> None:
-    """When all of level 0 are unhealthy level 1 gets all calls, until one of level 0 is healthy again."""
+    """With half of level 0 unhealthy level 1 gets 30 % of the calls, with all of it 100 %."""
     pool = make_pool("a", "b", endpoint("c", priority=1))
     assert {get(pool).hosts[0] for _ in range(40)} == {"a", "b"}
     pool.report_health(endpoint("a"), False)
-    assert {get(pool).hosts[0] for _ in range(40)} == {"b"}
+    hosts = [get(pool).hosts[0] for _ in range(1000)]
+    assert set(hosts) == {"b", "c"}
+    assert 250 < hosts.count("c") < 350
+    assert LoadShifted(((0, 70), (1, 30))) in pool.drain_events()
     pool.report_health(endpoint("b"), False)
     assert {get(pool).hosts[0] for _ in range(40)} == {"c"}
     assert FailedOver(0, 1) in pool.drain_events()
     for _ in range(2):
         pool.report_health(endpoint("b"), True)
-    assert {get(pool).hosts[0] for _ in range(40)} == {"b"}
+    assert {get(pool).hosts[0] for _ in range(40)} == {"b", "c"}
     assert FailedOver(1, 0) in pool.drain_events()
+    for _ in range(2):
+        pool.report_health(endpoint("a"), True)
+    assert {get(pool).hosts[0] for _ in range(40)} == {"a", "b"}
+    assert LoadShifted(((0, 100),)) in pool.drain_events()
 
 
 def test_a_call_fails_over_when_it_tried_a_whole_level() -> None:

@@ -153,7 +153,9 @@ class PoolMachine(RuleBasedStateMachine):
         untried = [one for one in fit if one not in flight.used]
         if untried:
             assert state in untried, "used again, or unfit, while a fit one is untried"
-            assert state.endpoint.priority == min(one.endpoint.priority for one in untried)
+            if flight.used:  # first attempts are shared by the levels
+                assert state.endpoint.priority == min(one.endpoint.priority for one in untried)
+            assert state.endpoint.priority in dict(self.pool.ranking()[0].loads()) or flight.used
         if any(one.healthy is not False for one in before):
             assert state.healthy is not False, "an unhealthy one while there are others"
         if send.attempt.deadline is not None:

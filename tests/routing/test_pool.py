@@ -97,24 +97,26 @@ def test_an_unchanged_set_changes_nothing() -> None:
     """Discovery says the same again and again: rings and sequences stay."""
     pool = make_pool("a", "b", "c", balancer="ring_hash")
     get(pool)
-    ring, group = pool._picker._rings[0], pool._ranking.groups[0]  # type: ignore[attr-defined]
+    picker, group = pool._pickers[0,], pool._ranking.order[0].states
+    ring = picker._rings[0]  # type: ignore[attr-defined]
     pool.replace(frozenset(reversed(pool.endpoints)))
     get(pool)
-    assert pool._picker._rings[0] is ring  # type: ignore[attr-defined]
-    assert pool._ranking.groups[0] is group
+    assert pool._pickers[0,] is picker
+    assert picker._rings[0] is ring  # type: ignore[attr-defined]
+    assert pool._ranking.order[0].states is group
 
 
 def test_picks_see_the_same_group_until_something_changes() -> None:
     """The ready list is kept between picks: no work per pick that grows with the pool."""
     pool = make_pool(*(f"h{i}" for i in range(50)))
     get(pool)
-    group = pool._ranking.groups[0]
+    group = pool._ranking.order[0].states
     for _ in range(10):
         get(pool)
-    assert pool._ranking.groups[0] is group
+    assert pool._ranking.order[0].states is group
     pool.report_health(endpoint("h7"), False)
     get(pool)
-    assert len(pool._ranking.groups[0]) == 49
+    assert len(pool._ranking.order[0].states) == 49
 
 
 def test_a_level_that_is_removed_fails_over() -> None:

@@ -77,6 +77,12 @@ def test_a_pool_of_the_environment_alone() -> None:
     assert load(POOLS__PRICES__ENDPOINTS="http://a").pools["prices"].endpoints[0].url == "http://a"
 
 
+def test_the_locality_differs_from_host_to_host() -> None:
+    """The one name without a double underscore, as deployments set it."""
+    assert load(LOCALITY="eu-1b").locality == "eu-1b"
+    assert load(LOCALITY="").locality is None
+
+
 def test_names_that_are_not_ours() -> None:
     """Without a double underscore (Kubernetes injects UNSTICKY_PORT), or empty, a variable does not count."""
     assert load(PORT="tcp://10.0.0.1:80", SERVICE_HOST="10.0.0.1", SESSION__STORE="") == settings.load(

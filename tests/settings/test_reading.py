@@ -87,7 +87,7 @@ def test_all_problems_at_once() -> None:
 
 
 ALONE = [
-    ({"zzz": 1}, "zzz: unknown key, allowed: session, pools, client"),
+    ({"zzz": 1}, "zzz: unknown key, allowed: session, pools, locality, client"),
     ({"client": "httpx3"}, 'client: expected one of "httpx", "httpx2", got "httpx3"; did you mean "httpx"?'),
     ({"client": 3}, 'client: expected one of "httpx", "httpx2", got 3'),
     ({"session": 3}, "session: expected a table, got 3"),
@@ -122,6 +122,8 @@ ALONE = [
     (catalog(ejection={"base_time": "1h"}), "pools.catalog.ejection.base_time: must not be longer than"),
     (catalog(balancer="ring_hash", hash={"on": ["heder:x"]}), "pools.catalog.hash.on[0]: expected "),
     (catalog(hash={"on": ["path"]}), 'pools.catalog.hash.on: has no effect with balancer = "least_request"'),
+    (catalog(balancer="ring_hash", locality="a"), 'pools.catalog.locality: has no effect with balancer = "ring_hash"'),
+    (catalog(balancer="ring_hash", subset_size=3), "pools.catalog.subset_size: balancer"),
     (catalog(hash={"minimum_ring_size": 9, "maximum_ring_size": 8}), "pools.catalog.hash.minimum_ring_size: must not"),
     (catalog(endpoints=["http://a", "HTTP://A:80/"]), "pools.catalog.endpoints[1]: the same endpoint as endpoints[0]"),
     (catalog(match=["https://a", "https://a:443"]), "pools.catalog.match[1]: the same origin as pools"),

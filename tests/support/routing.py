@@ -18,8 +18,10 @@ Flow = Generator[Send | Wait, Outcome | None, Outcome]
 Answer = Callable[[Attempt], Outcome]
 
 
-def endpoint(name: str, *, weight: int = 1, priority: int = 0) -> Endpoint:
-    return Endpoint(f"http://{name}:80", f"{name}:80", weight, priority)
+def endpoint(
+    name: str, *, weight: int = 1, priority: int = 0, locality: str | None = None, draining: bool = False
+) -> Endpoint:
+    return Endpoint(f"http://{name}:80", f"{name}:80", weight, priority, locality, draining)
 
 
 def state(name: str, *, weight: int = 1, priority: int = 0, **fields: Any) -> EndpointState:
@@ -33,6 +35,7 @@ def make_pool(
     retry: RetryOptions | None = None,
     ejection: EjectionOptions | None = None,
     health: HealthOptions | None = None,
+    zone: str | None = None,
     **options: Any,
 ) -> Pool:
     """A pool of the given endpoints, or names of endpoints, at a clock that stands still."""
@@ -44,7 +47,7 @@ def make_pool(
         health=health or HealthOptions(),
         **options,
     )
-    return Pool("catalog", pool_options, clock or FakeClock(), Random(seed), made)
+    return Pool("catalog", pool_options, clock or FakeClock(), Random(seed), made, locality=zone)
 
 
 def in_flight(pool: Pool) -> dict[str, int]:

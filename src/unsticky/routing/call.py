@@ -25,6 +25,7 @@ class Endpoint:
     weight: int = 1
     priority: int = 0
     locality: str | None = None
+    draining: bool = False  # no new calls; those under way end in peace
 
 
 @dataclass(slots=True)

@@ -1,36 +1,80 @@
 """Who may be picked: a chain of functions from states to states, and their composition, `ranking`.
 
-Only endpoints that are healthy and not ejected are *fit*. What happens when there are none, or a call tried them all:
+Only endpoints that are healthy, not ejected and not draining are *fit*. A call's first attempt goes to one of them: the
+priority levels share the calls by their health (priority.py), near endpoints come first (locality.py), and of many
+each process uses a few (subset.py). What happens when there are none, or a call tried them all:
 
 - Ejected endpoints come next. An ejection is our own guess and up to minutes old, so it must never cause an outage
   that the endpoints themselves don't have. It also outlives a quick restart: while A is back but still ejected and B
   goes down, a retry reaches A instead of knocking at B again.
 - Endpoints that the active health checks call unhealthy come last, and only when the pool has no other at all. Their
   verdict is seconds old and asked for by the operator, but a checker that is wrong (a path that moved, a
-  firewall) must not take the application down. Envoy decides the same below its panic threshold, where it sends to
-  all hosts of the first level.
+  firewall) must not take the application down.
+- Endpoints that drain get no calls whatever happens.
 
-So calls are refused only when a pool is empty. In a total outage each call still makes its attempts, within its
-timeout and the retry budget, and fails with their reasons: that also makes the first recovery seen at once.
+That is how it is while `panic_threshold` is unset. With a threshold it is Envoy's panic: a level of which fewer
+endpoints are available spreads first attempts over all that it has. With 0 nothing unfit is ever used: calls fail fast.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
-from itertools import groupby
+from dataclasses import dataclass, replace
+from itertools import accumulate, groupby
 
 from .endpoint import EndpointState
+from .locality import by_locality
+from .priority import Level, Loads, loads, loads_in_panic, panicking
+from .subset import subset
 
 Group = tuple[EndpointState, ...]  # endpoints of one priority, equally good
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Tier:
+    """A group that calls are sent to, and why. `share`: percent of first attempts; 0: only retries come here."""
+
+    states: Group
+    priority: int
+    kind: str  # "healthy", "degraded", "panic", "ejected" or "unhealthy"
+    locality: str | None = None  # None: its endpoints are of any
+    share: float = 0.0
+
+    @property
+    def slot(self) -> tuple[object, ...]:
+        """What stays the same while members come and go."""
+        return self.priority, self.kind, self.locality
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """What of a pool's options decides who is eligible."""
+
+    factor: int = 140  # overprovisioning, in percent
+    panic_threshold: int | None = None  # percent
+    locality: str | None = None  # our own
+    subset_size: int | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """Groups from best to worst; never an empty one. `fit`: the first one's endpoints are fit, else it is panic."""
+    """Who gets calls now. `first`: where first attempts go. `order`: for retries, best first. No tier is empty."""
 
-    groups: tuple[Group, ...]
-    fit: bool
+    first: tuple[Tier, ...] = ()
+    order: tuple[Tier, ...] = ()
+    sums: tuple[float, ...] = ()  # running shares of `first`
+    fit: frozenset[EndpointState] = frozenset()  # those that lack nothing
+    panic: bool = False  # unfit ones get first attempts
+
+    def loads(self) -> tuple[tuple[int, int], ...]:
+        """The levels that first attempts go to, and the percent of each."""
+        shares: dict[int, float] = {}
+        for tier in self.first:
+            shares[tier.priority] = shares.get(tier.priority, 0.0) + tier.share
+        return tuple((priority, round(share)) for priority, share in sorted(shares.items()))
+
+
+DEFAULT = Rules()
 
 
 def healthy(states: Iterable[EndpointState]) -> Group:
@@ -48,6 +92,11 @@ def ejected(states: Iterable[EndpointState]) -> Group:
     return tuple(state for state in states if state.ejected_until is not None)
 
 
+def not_draining(states: Iterable[EndpointState]) -> Group:
+    """Those that may get new calls."""
+    return tuple(state for state in states if not state.draining)
+
+
 def by_priority(states: Iterable[EndpointState]) -> tuple[Group, ...]:
     """One group per level, the best level first; within a level the order stays."""
     ordered = sorted(states, key=_priority)
@@ -59,25 +108,25 @@ def untried(states: Iterable[EndpointState], tried: Collection[EndpointState]) -
     return tuple(state for state in states if state not in tried)
 
 
-def choice(groups: tuple[Group, ...], tried: Sequence[EndpointState]) -> tuple[Group, Collection[EndpointState]]:
-    """The best of `groups` with an endpoint that a call should use next, and whom not to take from it.
+def choice(tiers: tuple[Tier, ...], tried: Sequence[EndpointState]) -> tuple[Tier, Collection[EndpointState]]:
+    """The best of `tiers` with an endpoint that a call should use next, and whom not to take from it.
 
     `tried` is what the call used, in its order. Untried endpoints come first, level by level: failover within a call.
     Then those that were used least, and the last one is not used twice in a row if there is another.
     """
     if not tried:
-        return groups[0], ()
+        return tiers[0], ()
     last = tried[-1:]
-    for excluded in (tried, _used_most(groups, tried), last):
-        for group in groups:
-            if any(state not in excluded for state in group):
-                return group, excluded
-    return groups[0], ()
+    for excluded in (tried, _used_most(tiers, tried), last):
+        for tier in tiers:
+            if any(state not in excluded for state in tier.states):
+                return tier, excluded
+    return tiers[0], ()
 
 
-def _used_most(groups: tuple[Group, ...], tried: Sequence[EndpointState]) -> Sequence[EndpointState]:
+def _used_most(tiers: tuple[Tier, ...], tried: Sequence[EndpointState]) -> Sequence[EndpointState]:
     """All that were used more often than the least used one, and the last."""
-    times = {state: tried.count(state) for group in groups for state in group}
+    times = {state: tried.count(state) for tier in tiers for state in tier.states}
     least = min(times.values())
     return [*(state for state, count in times.items() if count > least), tried[-1]]
 
@@ -86,10 +135,84 @@ def _priority(state: EndpointState) -> int:
     return state.endpoint.priority
 
 
-def ranking(states: Iterable[EndpointState]) -> Ranking:
-    """All that may be used now, see the module's docstring. Empty only if `states` is."""
-    states = tuple(states)
-    up = healthy(states)
-    fit = by_priority(not_ejected(up))
-    groups = (fit + by_priority(ejected(up))) or by_priority(states)
-    return Ranking(groups, bool(fit))
+def ranking(states: Iterable[EndpointState], rules: Rules = DEFAULT) -> Ranking:
+    """All that may be used now, see the module's docstring. Empty when nothing may."""
+    levels = tuple(map(_Members.of, by_priority(states)))
+    counts = [Level(len(level.healthy), len(level.degraded), len(level.all)) for level in levels]
+    fit = _fit_tiers(levels, loads(counts, rules.factor), rules)
+    first = tuple(tier for tier in fit if tier.share > 0)
+    panic = panicking(counts, rules.panic_threshold, rules.factor) if rules.panic_threshold else (False,) * len(levels)
+    if any(panic):
+        first = _in_panic(levels, counts, panic, first)
+    order = fit if rules.panic_threshold == 0 else _with_unfit(fit, levels, panic=any(panic))
+    first = first or tuple(replace(tier, share=100.0) for tier in order[:1])
+    return Ranking(
+        first,
+        order,
+        tuple(accumulate(tier.share for tier in first)),
+        frozenset(state for level in levels for state in (*level.healthy, *level.degraded)),
+        any(panic) or not fit,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Members:
+    """One priority level, sorted out."""
+
+    all: Group
+    open: Group  # not draining
+    healthy: Group
+    degraded: Group
+
+    @classmethod
+    def of(cls, level: Group) -> _Members:
+        open_ = not_draining(level)
+        fit = not_ejected(healthy(open_))
+        return cls(
+            level,
+            open_,
+            tuple(state for state in fit if not state.degraded),
+            tuple(state for state in fit if state.degraded),
+        )
+
+
+def _fit_tiers(levels: Sequence[_Members], shares: Loads, rules: Rules) -> tuple[Tier, ...]:
+    """Healthy ones of all levels, then degraded ones, each cut by locality and down to the subset."""
+    tiers = []
+    for kind, of_kind in (("healthy", shares.healthy), ("degraded", shares.degraded)):
+        for level, load in zip(levels, of_kind, strict=True):
+            members = level.healthy if kind == "healthy" else level.degraded
+            for zone, found, part in by_locality(members, level.all, rules.locality):
+                states = subset(found, rules.subset_size)
+                tiers.append(Tier(states, _priority(states[0]), kind, zone, load * part))
+    return tuple(tiers)
+
+
+def _in_panic(
+    levels: Sequence[_Members], counts: Sequence[Level], panic: Sequence[bool], first: tuple[Tier, ...]
+) -> tuple[Tier, ...]:
+    """First attempts while some levels use all they have."""
+    total = all(panic)
+    anew = loads_in_panic(counts)
+    tiers = []
+    for index, level in enumerate(levels):
+        own = [tier for tier in first if tier.priority == _priority(level.all[0])]
+        if not panic[index]:
+            tiers += own
+            continue
+        share = anew[index] if total else sum(tier.share for tier in own)
+        if level.open and share:
+            tiers.append(Tier(level.open, _priority(level.all[0]), "panic", None, share))
+    return tuple(tiers)
+
+
+def _with_unfit(fit: tuple[Tier, ...], levels: Sequence[_Members], *, panic: bool) -> tuple[Tier, ...]:
+    """Then ejected ones by priority; unhealthy ones in panic, or when there is nothing else."""
+    tiers = fit + _tiers("ejected", (ejected(healthy(level.open)) for level in levels))
+    if not tiers or panic:
+        tiers += _tiers("unhealthy", (untried(level.open, healthy(level.open)) for level in levels))
+    return tiers
+
+
+def _tiers(kind: str, groups: Iterable[Group]) -> tuple[Tier, ...]:
+    return tuple(Tier(group, _priority(group[0]), kind) for group in groups if group)

@@ -20,7 +20,7 @@ def endpoint_from(options: EndpointOptions) -> Endpoint:
     if options.priority < 0:
         raise ValueError(f"expected a priority of 0 or more, got {options.priority}")
     url, address = _origin(options.url)
-    return Endpoint(url, address, options.weight, options.priority, options.locality)
+    return Endpoint(url, address, options.weight, options.priority, options.locality, options.draining)
 
 
 def _origin(url: str) -> tuple[str, str]:
@@ -44,16 +44,23 @@ class EndpointState:
     endpoint: Endpoint
     in_flight: int = 0  # leases that are not given back
     generation: int = 0  # era; raised by an ejection and by removal
+    place: int = 0  # in the order that subsets are cut by
+    drained: bool | None = None  # what `Pool.drain` said; it outlives what discovery says
     # Active health checks. Unknown counts as healthy: an app that just started must not refuse its first calls.
     healthy: bool | None = None
     health_streak: int = 0  # results in a row that contradict `healthy`
     unhealthy_since: float = inf
+    degraded: bool = False  # the last good check said so: used when healthy ones can't take all
     # Outlier detection. Times are monotonic seconds.
     failures: int = 0  # attempts in a row that failed up to their headers
     broken_bodies: int = 0  # responses in a row whose bodies broke off
     ejected_until: float | None = None
     ejections: int = 0  # Envoy's ejection time multiplier
     returned_at: float = -inf
+
+    @property
+    def draining(self) -> bool:
+        return self.endpoint.draining if self.drained is None else self.drained
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +71,28 @@ class EndpointStatus:
     in_flight: int
     healthy: bool | None  # None: not checked yet, or not at all
     ejected_for: float  # seconds from now; 0 when it is not ejected
+    degraded: bool = False
+    draining: bool = False
+    reason: str = ""  # why it should get no calls now, in a few words
+
+
+def status(state: EndpointState, now: float) -> EndpointStatus:
+    """What is known of the endpoint at `now`."""
+    return EndpointStatus(
+        state.endpoint,
+        state.in_flight,
+        state.healthy,
+        max(0.0, (state.ejected_until or now) - now),
+        state.degraded,
+        state.draining,
+        condition(state, now),
+    )
 
 
 def condition(state: EndpointState, now: float) -> str:
     """Why the endpoint should get no calls, or "" when it may."""
+    if state.draining:
+        return "draining"
     if state.healthy is False:
         return f"unhealthy for {now - state.unhealthy_since:.1f} s"
     if state.ejected_until is not None:

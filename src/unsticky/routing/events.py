@@ -33,7 +33,7 @@ class HealthChanged:
 
 @dataclass(frozen=True, slots=True)
 class FailedOver:
-    """Calls go to another priority level now; back to a lower number when that level recovered."""
+    """The best priority level that gets calls is another now; a lower number when that level recovered."""
 
     from_priority: int
     to_priority: int
@@ -41,9 +41,16 @@ class FailedOver:
 
 @dataclass(frozen=True, slots=True)
 class PanicChanged:
-    """True: no endpoint is fit, so unfit ones are used rather than none. False: that is over."""
+    """True: too few endpoints are fit, or none, so unfit ones are used too. False: that is over."""
 
     panic: bool
 
 
-PoolEvent = Ejected | Returned | HealthChanged | FailedOver | PanicChanged
+@dataclass(frozen=True, slots=True)
+class LoadShifted:
+    """Several priority levels share the calls, or did: percent by level."""
+
+    loads: tuple[tuple[int, int], ...]
+
+
+PoolEvent = Ejected | Returned | HealthChanged | FailedOver | PanicChanged | LoadShifted

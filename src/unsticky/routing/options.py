@@ -28,9 +28,11 @@ class EndpointOptions:
         Meta(ge=1, le=65535, description="Its share, for weighted_round_robin, least_request and ring_hash."),
     ] = 1
     priority: Annotated[
-        int, Meta(ge=0, le=127, description="0 is used first; the next level only when all of this one are gone.")
+        int,
+        Meta(ge=0, le=127, description="0 is used first; the next level as far as this one lacks healthy endpoints."),
     ] = 0
     locality: Annotated[str | None, Meta(min_length=1, description="Where it stands, such as a zone.")] = None
+    draining: Annotated[bool, Meta(description="True: no new calls go to it; those under way end in peace.")] = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,6 +143,26 @@ class PoolOptions:
             description="The Host header. Unset: the endpoint's authority for pool names, the original one for "
             "`match` origins."
         ),
+    ] = None
+    overprovisioning: Annotated[
+        float,
+        Meta(ge=1, le=100, description="How much more than its share a level's endpoints can carry (Envoy's factor)."),
+    ] = 1.4
+    panic_threshold: Annotated[
+        int | None,
+        Meta(
+            ge=0,
+            le=100,
+            description="Percent of a level that must be available, else all its endpoints are used. 0: unfit ones "
+            "never are, calls fail fast. Unset: they are used when nothing else is left.",
+        ),
+    ] = None
+    locality: Annotated[
+        str | None, Meta(min_length=1, description="Where this process stands; unset: `locality` at the top.")
+    ] = None
+    subset_size: Annotated[
+        int | None,
+        Meta(ge=1, description="How many endpoints of a level one process uses (gRFC A68). Unset: all of them."),
     ] = None
     hash: HashOptions = default(default_factory=HashOptions)
     retry: RetryOptions = default(default_factory=RetryOptions)

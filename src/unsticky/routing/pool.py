@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections import deque
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
@@ -14,13 +15,16 @@ from .budget import RetryBudget
 from .call import Endpoint, Lease
 from .classify import Verdict
 from .ejection import eject, may_eject, over_limit, take_back
-from .eligibility import Ranking, choice, ranking
-from .endpoint import EndpointState, EndpointStatus, endpoint_from
-from .events import Ejected, FailedOver, HealthChanged, PanicChanged, PoolEvent, Returned
+from .eligibility import Group, Ranking, Rules, Tier, by_priority, choice, ranking
+from .endpoint import EndpointState, EndpointStatus, condition, endpoint_from, status
+from .events import Ejected, FailedOver, HealthChanged, LoadShifted, PanicChanged, PoolEvent, Returned
 from .health import observe_check
 from .options import PoolOptions
-from .picker import picker_for
+from .picker import Picker, picker_for
+from .subset import place
 
+_NAMED = 5  # endpoints that an error names
+HASHING = frozenset({"ring_hash", "maglev", "rendezvous"})  # who has a home for each key
 KEPT_EVENTS = 1000  # more than a driver leaves behind between two steps
 
 
@@ -39,7 +43,9 @@ class Pool:
         endpoints: Iterable[Endpoint] | None = None,
         *,
         lock: AbstractContextManager[object] | None = None,
+        locality: str | None = None,
     ) -> None:
+        """`locality` is where this process stands, unless the pool's own options say otherwise."""
         self.name = name
         self.options = options
         self.clock = clock
@@ -49,12 +55,22 @@ class Pool:
         self.budget = RetryBudget(retry.budget_ratio, retry.budget_per_second, clock.monotonic())
         self.releases: deque[Lease] = deque()
         self._events: deque[PoolEvent] = deque(maxlen=KEPT_EVENTS)
-        self._picker = picker_for(options, random)
+        self._hashes = options.balancer in HASHING
+        self._rules = Rules(
+            factor=round(options.overprovisioning * 100),
+            panic_threshold=options.panic_threshold,
+            # A key's home is the same for all callers, wherever they stand.
+            locality=None if self._hashes else options.locality or locality,
+            subset_size=options.subset_size,
+        )
+        self._seed = random.getrandbits(64) if options.subset_size else 0  # each process has a subset of its own
+        self._pickers: dict[object, Picker] = {}  # one per group that calls alternate between
+        self._levels: dict[int, Group] = {}
         self._states: dict[str, EndpointState] = {}  # by URL
-        self._ranking = Ranking((), True)
+        self._ranking = Ranking()
         self._stale = False  # `_ranking` no longer fits the states
         self._next_return = inf  # when the first ejection ends
-        self._priority: int | None = None  # the level that calls go to
+        self._loads: tuple[tuple[int, int], ...] = ()  # percent by level
         self.replace(map(endpoint_from, options.endpoints) if endpoints is None else endpoints)
 
     # What the owner does ------------------------------------------------
@@ -76,18 +92,40 @@ class Pool:
             return
         old, new = self._states, {}
         for url, endpoint in wanted.items():
-            new[url] = state = old.get(url) or EndpointState(endpoint)
+            new[url] = state = old.get(url) or EndpointState(endpoint, place=place(endpoint.address, self._seed))
             state.endpoint = endpoint
         for url in old.keys() - new.keys():
             old[url].generation += 1  # what its calls still report concerns nobody
         self._states = new  # at once: `endpoints` is read without the lock
-        self._picker.replace(tuple(new.values()))
+        self._levels = {level[0].endpoint.priority: level for level in by_priority(new.values())}
+        self._pickers = {slot: picker for slot, picker in self._pickers.items() if _priority(slot) in self._levels}
+        for slot, picker in self._pickers.items():
+            picker.replace(self._levels[_priority(slot)])
         self._stale = True
 
-    def report_health(self, endpoint: Endpoint, ok: bool) -> None:
-        """One result of an active check. Results about endpoints that are gone are ignored."""
+    def drain(self, name: str, draining: bool | None = True) -> bool:
+        """Send no new calls to the endpoint with this URL or address; False: send them again; None: as its options say.
+
+        Calls under way end in peace. True if there is such an endpoint. It holds as long as the endpoint is in the set.
+        """
+        found = [state for state in self._states.values() if name in (state.endpoint.url, state.endpoint.address)]
+        for state in found:
+            state.drained = draining
+            self._stale = True
+        return bool(found)
+
+    def report_health(self, endpoint: Endpoint, ok: bool, *, degraded: bool = False) -> None:
+        """One result of an active check. Results about endpoints that are gone are ignored.
+
+        `degraded`: a good answer that asks for fewer calls. It counts at once.
+        """
         state = self._states.get(endpoint.url)
-        if state is None or not observe_check(state, ok, self.options.health, self.clock.monotonic()):
+        if state is None:
+            return
+        if ok and state.degraded is not degraded:
+            state.degraded = degraded
+            self._stale = True
+        if not observe_check(state, ok, self.options.health, self.clock.monotonic()):
             return
         self._stale = True
         self._events.append(HealthChanged(state.endpoint, ok))
@@ -99,10 +137,12 @@ class Pool:
         """The endpoints as they are now."""
         now = self.clock.monotonic()
         self._settle(now)
-        return tuple(
-            EndpointStatus(state.endpoint, state.in_flight, state.healthy, max(0.0, (state.ejected_until or now) - now))
-            for state in self._states.values()
-        )
+        return tuple(status(state, now) for state in self._states.values())
+
+    def ranking(self) -> tuple[Ranking, tuple[EndpointState, ...]]:
+        """Who gets calls now, and all states, for `routing.explain`."""
+        self._settle(self.clock.monotonic())
+        return self._ranking, tuple(self._states.values())
 
     def drain_events(self) -> list[PoolEvent]:
         """What happened since the last time, oldest first. Needs no lock."""
@@ -119,13 +159,14 @@ class Pool:
     def lease(self, key: int | None, tried: list[EndpointState], now: float) -> Lease:
         """A place on the endpoint that a call which used `tried` so far should use next; adds it there.
 
-        Raises NoHealthyEndpoint when the pool is empty.
+        Raises NoHealthyEndpoint when the pool is empty, all drain, or `panic_threshold` is 0 and none is fit.
         """
         self._settle(now)
-        if not self._ranking.groups:
-            raise NoHealthyEndpoint(f"pool {self.name!r} has no endpoints", pool=self.name)
-        group, excluded = choice(self._ranking.groups, tried)
-        state = group[0] if len(group) == 1 else self._picker.pick(group, key, excluded)
+        if not self._ranking.order:
+            raise NoHealthyEndpoint(self._why_none(now), pool=self.name)
+        tier, excluded = choice(self._ranking.order, tried) if tried else (self._drawn(key), ())
+        states = tier.states
+        state = states[0] if len(states) == 1 else self._picker(tier).pick(states, key, excluded)
         state.in_flight += 1
         tried.append(state)
         return Lease(state, state.generation, self.releases.append)
@@ -146,6 +187,32 @@ class Pool:
             lease.generation = state.generation  # its body may still break
 
     # Inside ---------------------------------------------------------------
+
+    def _drawn(self, key: int | None) -> Tier:
+        """Where a first attempt goes. As in Envoy a key always falls on the same share: it keeps its endpoint."""
+        first, sums = self._ranking.first, self._ranking.sums
+        if len(first) == 1:
+            return first[0]
+        point = self.random.random() if key is None or not self._hashes else key % 100 / 100
+        return first[bisect(sums, point * sums[-1], 0, len(sums) - 1)]
+
+    def _picker(self, tier: Tier) -> Picker:
+        """The tier's own: what pickers keep for a group must not be made again with each turn between groups."""
+        slot = (tier.priority,) if self._hashes else tier.slot
+        picker = self._pickers.get(slot)
+        if picker is None:
+            picker = self._pickers[slot] = picker_for(self.options, self.random)
+            picker.replace(self._levels[tier.priority])
+        return picker
+
+    def _why_none(self, now: float) -> str:
+        if not self._states:
+            return f"pool {self.name!r} has no endpoints"
+        reasons = (
+            f"{state.endpoint.address} {condition(state, now)}" for state in list(self._states.values())[:_NAMED]
+        )
+        more = ", ..." if len(self._states) > _NAMED else ""
+        return f"pool {self.name!r} has no endpoint that may be used: {', '.join(reasons)}{more}"
 
     def _settle(self, now: float) -> None:
         """Bring everything up to date that came to be without the lock, or by time alone."""
@@ -193,16 +260,21 @@ class Pool:
         self._events.append(Returned(state.endpoint))
 
     def _rank(self) -> None:
-        before, self._ranking = self._ranking, ranking(self._states.values())
+        before, self._ranking = self._ranking, ranking(self._states.values(), self._rules)
         self._stale = False
-        if not self._ranking.groups:
-            return
-        if self._ranking.fit != before.fit:
-            self._events.append(PanicChanged(not self._ranking.fit))
-        priority = self._ranking.groups[0][0].endpoint.priority
-        if self._priority not in (None, priority):
-            self._events.append(FailedOver(self._priority, priority))
-        self._priority = priority
+        if self._ranking.panic != before.panic and self._states:
+            self._events.append(PanicChanged(self._ranking.panic))
+        loads, self._loads = self._loads, self._ranking.loads() or self._loads
+        if loads and loads[0][0] != self._loads[0][0]:
+            self._events.append(FailedOver(loads[0][0], self._loads[0][0]))
+        if loads != self._loads and max(len(loads), len(self._loads)) > 1:
+            self._events.append(LoadShifted(self._loads))
+
+
+def _priority(slot: object) -> int:
+    assert isinstance(slot, tuple)
+    priority: int = slot[0]
+    return priority
 
 
 def _order(endpoint: Endpoint) -> tuple[int, str, int]:

@@ -1,7 +1,8 @@
 """Settings: one typed tree, read from TOML, a mapping and the environment.
 
 The first source that is found wins whole: the argument; the file that ``UNSTICKY_SETTINGS`` names;
-``./unsticky.toml``; the defaults. Only the environment is merged into it, and only names with a double underscore:
+``./unsticky.toml``; the defaults. Only the environment is merged into it, and only names with a double underscore, and
+``UNSTICKY_LOCALITY``, as it differs from host to host:
 
     UNSTICKY_SESSION__STORE=redis://cache:6379/0
     UNSTICKY_POOLS__CATALOG__RETRY__ATTEMPTS=5

@@ -1,4 +1,4 @@
-"""The environment, laid over a source: only names ``UNSTICKY_`` with a double underscore in them."""
+"""The environment, laid over a source: only names ``UNSTICKY_`` with a double underscore, and UNSTICKY_LOCALITY."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from .shapes import Shape, Table, TableOf, shape_of, suggest, table_of
 from .tree import Settings
 
 PREFIX = "UNSTICKY_"
+PLAIN = frozenset({"UNSTICKY_LOCALITY"})  # differs from host to host, whatever the file says
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,7 @@ def overlay(
     merged = dict(data)
     used, problems = [], []
     for name, text in sorted(environ.items()):
-        if not name.startswith(PREFIX) or "__" not in name.removeprefix(PREFIX) or not text:
+        if not text or not (name in PLAIN or (name.startswith(PREFIX) and "__" in name.removeprefix(PREFIX))):
             continue
         try:
             _place(merged, name.removeprefix(PREFIX).split("__"), shape_of(Settings), Variable(name, text))

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from ..errors import Problem
 from ..routing.options import EjectionOptions, HashOptions, PoolOptions, RetryOptions
+from ..routing.pool import HASHING
 from ..session.options import CookieOptions, SessionOptions
 from .tree import Settings
 
@@ -43,6 +44,17 @@ def _ejection(options: EjectionOptions) -> Iterator[Problem]:
 def _hash_is_used(options: PoolOptions) -> Iterator[Problem]:
     if options.hash.on and options.balancer != "ring_hash":
         yield Problem("hash.on", f'has no effect with balancer = "{options.balancer}"; "ring_hash" uses it')
+
+
+def _locality_is_used(options: PoolOptions) -> Iterator[Problem]:
+    if options.locality is not None and options.balancer in HASHING:
+        yield Problem("locality", f'has no effect with balancer = "{options.balancer}": a key has one home for all')
+
+
+def _subset_is_meant(options: PoolOptions) -> Iterator[Problem]:
+    if options.subset_size is not None and options.balancer in HASHING:
+        message = f'balancer = "{options.balancer}" can\'t be used with it: each process would give a key another home'
+        yield Problem("subset_size", message)
 
 
 def _endpoints_differ(options: PoolOptions) -> Iterator[Problem]:
@@ -119,6 +131,8 @@ _RELATIONS: dict[type, tuple[Relation, ...]] = {
     EjectionOptions: (Relation(frozenset({"base_time", "maximum_time"}), _ejection),),
     PoolOptions: (
         Relation(frozenset({"balancer", "hash"}), _hash_is_used),
+        Relation(frozenset({"balancer", "locality"}), _locality_is_used),
+        Relation(frozenset({"balancer", "subset_size"}), _subset_is_meant),
         Relation(frozenset({"endpoints"}), _endpoints_differ),
     ),
     Settings: (Relation(frozenset({"pools"}), _matches_differ),),

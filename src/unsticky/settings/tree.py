@@ -22,6 +22,14 @@ class Settings:
         Mapping[Annotated[str, HOST_NAME], PoolOptions],
         Meta(description="Pools by name; the name is the host of the URLs that the app calls."),
     ] = field(default_factory=dict)
+    locality: Annotated[
+        str | None,
+        Meta(
+            min_length=1,
+            description="Where this process stands, such as a zone: endpoints there come first. Unset: "
+            "UNSTICKY_LOCALITY.",
+        ),
+    ] = None
     client: Annotated[
         Literal["httpx", "httpx2"], Meta(description="The library of the clients that unsticky gives out.")
     ] = "httpx"
