@@ -42,6 +42,7 @@ class EndpointState:
     """What a pool knows of one endpoint. Written by its pool only, under the pool's lock."""
 
     endpoint: Endpoint
+    weight: float = 0.0  # the effective one: the endpoint's own until something says otherwise
     in_flight: int = 0  # leases that are not given back
     generation: int = 0  # era; raised by an ejection and by removal
     place: int = 0  # in the order that subsets are cut by
@@ -57,6 +58,9 @@ class EndpointState:
     ejected_until: float | None = None
     ejections: int = 0  # Envoy's ejection time multiplier
     returned_at: float = -inf
+
+    def __post_init__(self) -> None:
+        self.weight = self.weight or self.endpoint.weight
 
     @property
     def draining(self) -> bool:

@@ -73,7 +73,7 @@ class LeastRequest:
     def __init__(self, random: Random) -> None:
         self._random = random.random
         self._group: Group = ()
-        self._sums: Sequence[int] | None = None  # None: all weights are equal
+        self._sums: Sequence[float] | None = None  # None: all weights are equal
 
     def pick(self, group: Group, key: int | None, tried: Collection[EndpointState]) -> EndpointState:
         if tried:
@@ -95,13 +95,13 @@ class LeastRequest:
         first, second = group[i], group[j + (j >= i)]  # the second is drawn from those around the first
         return second if second.in_flight < first.in_flight else first
 
-    def _weighted(self, group: Group, sums: Sequence[int]) -> EndpointState:
+    def _weighted(self, group: Group, sums: Sequence[float]) -> EndpointState:
         i = bisect(sums, self._random() * sums[-1])
         first = group[i]
-        weight = first.endpoint.weight
+        weight = first.weight
         point = self._random() * (sums[-1] - weight)
         second = group[bisect(sums, point + weight if point >= sums[i] - weight else point)]
-        if (second.in_flight + 1) * weight <= first.in_flight * second.endpoint.weight:
+        if (second.in_flight + 1) * weight <= first.in_flight * second.weight:
             return second
         return first
 
@@ -121,7 +121,7 @@ class WeightedRoundRobin:
     def pick(self, group: Group, key: int | None, tried: Collection[EndpointState]) -> EndpointState:
         if tried:
             group = untried(group, tried)
-            return self._random.choices(group, [state.endpoint.weight for state in group])[0]
+            return self._random.choices(group, [state.weight for state in group])[0]
         if group is not self._group:
             self._begin(group)
         return group[self._sequence.turn()]
@@ -130,7 +130,7 @@ class WeightedRoundRobin:
 
     def _begin(self, group: Group) -> None:
         self._group = group
-        self._sequence = SmoothSequence([state.endpoint.weight for state in group])
+        self._sequence = SmoothSequence([int(state.weight) for state in group])
         for _ in range(self._random.randrange(min(self._sequence.period, _MOST_SKIPPED))):
             self._sequence.turn()
 
@@ -212,7 +212,7 @@ _PICKERS: dict[str, type[RoundRobin | WeightedRoundRobin | RandomChoice | LeastR
 }
 
 
-def _sums(group: Group) -> Sequence[int] | None:
+def _sums(group: Group) -> Sequence[float] | None:
     """Running sums of the weights, or None when all are equal."""
-    weights = [state.endpoint.weight for state in group]
+    weights = [state.weight for state in group]
     return list(accumulate(weights)) if min(weights) != max(weights) else None

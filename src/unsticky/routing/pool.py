@@ -93,7 +93,7 @@ class Pool:
         old, new = self._states, {}
         for url, endpoint in wanted.items():
             new[url] = state = old.get(url) or EndpointState(endpoint, place=place(endpoint.address, self._seed))
-            state.endpoint = endpoint
+            state.endpoint, state.weight = endpoint, endpoint.weight
         for url in old.keys() - new.keys():
             old[url].generation += 1  # what its calls still report concerns nobody
         self._states = new  # at once: `endpoints` is read without the lock
