@@ -17,24 +17,36 @@ class Repeat(Enum):
     ALWAYS = "always"  # nothing was sent
 
 
+class Fault(Enum):
+    """What kind of failure it is, as Envoy's outlier detection tells them apart."""
+
+    LOCAL = "local"  # seen from here: no connection, or no answer in time
+    GATEWAY = "gateway"  # 502, 503, 504
+    SERVER = "server"  # any other
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """`good`: what the outcome says about its endpoint; None is nothing. `repeat`: about another attempt."""
 
     good: bool | None
     repeat: Repeat
+    fault: Fault = Fault.SERVER  # where `good` is False
 
 
 FINE = Verdict(True, Repeat.NEVER)
 LATER = Verdict(None, Repeat.IDEMPOTENT)  # 429 and the like: alive, and not now
 FAULTY = Verdict(False, Repeat.NEVER)  # 500: another endpoint may well do the same with this request
 AWAY = Verdict(False, Repeat.IDEMPOTENT)
-UNREACHABLE = Verdict(False, Repeat.ALWAYS)
+LATE = Verdict(False, Repeat.IDEMPOTENT, Fault.LOCAL)
+UNREACHABLE = Verdict(False, Repeat.ALWAYS, Fault.LOCAL)
+GATEWAY_AWAY = Verdict(False, Repeat.IDEMPOTENT, Fault.GATEWAY)
+GATEWAY_FAULTY = Verdict(False, Repeat.NEVER, Fault.GATEWAY)
 SILENT = Verdict(None, Repeat.NEVER)
 
 _FAILURES = {
     Failure.CONNECT: UNREACHABLE,
-    Failure.TIMEOUT: AWAY,
+    Failure.TIMEOUT: LATE,
     Failure.BROKEN: AWAY,
     Failure.CANCELLED: SILENT,
     Failure.LOCAL: SILENT,
@@ -56,10 +68,11 @@ def classify(outcome: Outcome, retry_statuses: Collection[int]) -> Verdict:
     if outcome.failure is not None:
         return _FAILURES[outcome.failure]
     status = outcome.status or 0
-    bad = status >= 500 and status != 501
-    if status in retry_statuses:
-        return AWAY if bad else LATER
-    return FAULTY if bad else FINE
+    if status < 500 or status == 501:
+        return LATER if status in retry_statuses else FINE
+    if status in (502, 503, 504):
+        return GATEWAY_AWAY if status in retry_statuses else GATEWAY_FAULTY
+    return AWAY if status in retry_statuses else FAULTY
 
 
 def reason(outcome: Outcome) -> str:

@@ -1,8 +1,12 @@
-"""Outlier detection by consecutive failures (Envoy outlier detection, gRFC A50): out for a while, then back."""
+"""Outlier detection (Envoy outlier detection, gRFC A50), decision by decision: who is out, for how long, then back.
+
+`outliers.py` keeps the state of a pool and asks these.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from math import sqrt
 
 from .endpoint import EndpointState
 from .options import EjectionOptions
@@ -10,10 +14,17 @@ from .options import EjectionOptions
 _MANY = 1_000_000
 
 
-def over_limit(state: EndpointState, options: EjectionOptions) -> bool:
-    """Did the endpoint fail often enough in a row? One that is ejected already can't be ejected again."""
-    failures = state.failures + state.broken_bodies
-    return 0 < options.consecutive_failures <= failures and state.ejected_until is None
+def over_limit(state: EndpointState, options: EjectionOptions) -> str:
+    """Which kind of failure came too often in a row, or "". One that is ejected already can't be ejected again."""
+    if state.ejected_until is not None:
+        return ""
+    if 0 < options.consecutive_failures <= state.failures + state.broken_bodies:
+        return "consecutive_failures"
+    if 0 < options.consecutive_gateway_failures <= state.gateway_failures:
+        return "consecutive_gateway_failures"
+    if options.split_local_failures and 0 < options.consecutive_local_failures <= state.local_failures:
+        return "consecutive_local_failures"
+    return ""
 
 
 def may_eject(states: Collection[EndpointState], options: EjectionOptions) -> bool:
@@ -26,30 +37,64 @@ def may_eject(states: Collection[EndpointState], options: EjectionOptions) -> bo
     return out == 0 or out * 100 < len(states) * options.maximum_percent
 
 
-def eject(state: EndpointState, options: EjectionOptions, now: float) -> float:
-    """Eject. Returns for how many seconds: base * multiplier, at most the maximum.
+def success_rate_threshold(rates: Sequence[float], deviations: float) -> float:
+    """The rate below which an endpoint is an outlier: mean - `deviations` * standard deviation (of the population)."""
+    mean = sum(rates) / len(rates)
+    return mean - deviations * sqrt(sum((rate - mean) ** 2 for rate in rates) / len(rates))
+
+
+def by_success_rate(states: Collection[EndpointState], options: EjectionOptions) -> list[EndpointState]:
+    """Those whose success rate is far below the others'. Of endpoints with enough calls, if they are enough."""
+    seen = _with_calls(states, options.success_rate_requests)
+    if not options.success_rate_deviations or len(seen) < max(1, options.success_rate_endpoints):
+        return []
+    limit = success_rate_threshold([_rate(state) for state in seen], options.success_rate_deviations)
+    return [state for state in seen if _rate(state) < min(limit, options.success_rate_tolerated)]
+
+
+def by_failure_percentage(states: Collection[EndpointState], options: EjectionOptions) -> list[EndpointState]:
+    """Those that fail more than `failure_percentage` of their calls. Of endpoints with enough calls, as above."""
+    seen = _with_calls(states, options.failure_percentage_requests)
+    if len(seen) < options.failure_percentage_endpoints:
+        return []
+    return [state for state in seen if 100 - _rate(state) > options.failure_percentage]
+
+
+def _with_calls(states: Collection[EndpointState], least: int) -> list[EndpointState]:
+    return [state for state in states if state.ejected_until is None and state.observed >= max(1, least)]
+
+
+def _rate(state: EndpointState) -> float:
+    return 100 * state.succeeded / state.observed
+
+
+def eject(state: EndpointState, options: EjectionOptions, now: float, jitter: float = 0.0) -> float:
+    """Eject. Returns for how many seconds: base * multiplier, at most the maximum, and `jitter`.
 
     The multiplier grows by one with each ejection while that still makes a difference (as in Envoy), and shrinks by
-    one for each base time without an ejection (Envoy: for each sweep; there are no sweeps here).
+    one for each interval without an ejection.
     """
     most = max(options.base_time, options.maximum_time)
-    shrunk = state.ejections - _base_times(now - state.returned_at, options)
+    shrunk = state.ejections - _intervals(now - state.returned_at, options)
     state.ejections = max(0, shrunk) + (shrunk < 1 or options.base_time * shrunk < most)
-    seconds = min(options.base_time * state.ejections, most)
+    seconds = min(options.base_time * state.ejections, most) + jitter
     state.ejected_until = now + seconds
-    state.generation += 1  # what was sent before says nothing about what comes after
-    state.failures = state.broken_bodies = 0
+    _begin_anew(state)
     return seconds
 
 
-def _base_times(seconds: float, options: EjectionOptions) -> int:
-    """Whole base times in `seconds`, which is infinite before the first ejection."""
-    return int(min(seconds / options.base_time, _MANY)) if options.base_time else _MANY
+def _intervals(seconds: float, options: EjectionOptions) -> int:
+    """Whole intervals in `seconds`, which is infinite before the first ejection."""
+    return int(min(seconds / options.interval, _MANY)) if options.interval else _MANY
 
 
 def take_back(state: EndpointState, now: float) -> None:
     """The ejection is over: the endpoint begins anew."""
     state.ejected_until = None
     state.returned_at = now
-    state.generation += 1
-    state.failures = state.broken_bodies = 0
+    _begin_anew(state)
+
+
+def _begin_anew(state: EndpointState) -> None:
+    state.generation += 1  # what was sent before says nothing about what comes after
+    state.failures = state.gateway_failures = state.local_failures = state.broken_bodies = 0

@@ -54,6 +54,10 @@ class EndpointState:
     degraded: bool = False  # the last good check said so: used when healthy ones can't take all
     # Outlier detection. Times are monotonic seconds.
     failures: int = 0  # attempts in a row that failed up to their headers
+    gateway_failures: int = 0  # those of them in a row that say "not reached": 502, 503, 504, no connection, too late
+    local_failures: int = 0  # no connection or too late, in a row, where these are counted apart
+    observed: int = 0  # attempts since the last sweep
+    succeeded: int = 0  # and those of them that were good
     broken_bodies: int = 0  # responses in a row whose bodies broke off
     ejected_until: float | None = None
     ejections: int = 0  # Envoy's ejection time multiplier

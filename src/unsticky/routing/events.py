@@ -9,11 +9,12 @@ from .call import Endpoint
 
 @dataclass(frozen=True, slots=True)
 class Ejected:
-    """An endpoint failed so often in a row that it gets no calls for `seconds`."""
+    """An endpoint failed so often that it gets no calls for `seconds`. `cause` is the setting that it exceeded."""
 
     endpoint: Endpoint
     seconds: float
     failures: int
+    cause: str = "consecutive_failures"
 
 
 @dataclass(frozen=True, slots=True)

@@ -108,13 +108,53 @@ class HealthOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EjectionOptions:
-    """Outlier detection by consecutive failures of real calls."""
+    """Outlier detection by what real calls observe (Envoy outlier detection, gRFC A50)."""
 
-    consecutive_failures: Annotated[int, Meta(ge=0, description="That eject an endpoint; 0 turns ejection off.")] = 5
+    enabled: Annotated[bool, Meta(description="False: endpoints are never ejected.")] = True
+    consecutive_failures: Annotated[
+        int, Meta(ge=0, description="In a row, of any kind, that eject an endpoint; 0: not by these.")
+    ] = 5
+    consecutive_gateway_failures: Annotated[
+        int, Meta(ge=0, description="The same of 502, 503, 504, no connection and no answer in time; 0: not by these.")
+    ] = 0
+    split_local_failures: Annotated[
+        bool,
+        Meta(description="Count no connection and no answer in time apart from what the endpoint answered."),
+    ] = False
+    consecutive_local_failures: Annotated[
+        int, Meta(ge=0, description="In a row, with `split_local_failures`; 0: not by these.")
+    ] = 5
+    interval: Annotated[
+        Duration, Meta(gt=0, description="Between two looks at success rates and failure percentages.")
+    ] = Duration(10)
+    success_rate_deviations: Annotated[
+        float,
+        Meta(
+            ge=0,
+            description="Ejected are endpoints whose success rate is below the mean by more than this many standard "
+            "deviations; 0: not by these.",
+        ),
+    ] = 1.9
+    success_rate_tolerated: Annotated[
+        float,
+        Meta(ge=0, le=100, description="Percent that is good enough, whatever the others have; 100: Envoy's rule."),
+    ] = 90
+    success_rate_endpoints: Annotated[int, Meta(ge=1, description="Only if that many endpoints have enough calls.")] = 5
+    success_rate_requests: Annotated[int, Meta(ge=1, description="Calls in an interval that are enough.")] = 100
+    failure_percentage: Annotated[
+        float, Meta(ge=0, le=100, description="Ejected are endpoints that fail more; 100: not by these.")
+    ] = 85
+    failure_percentage_endpoints: Annotated[
+        int, Meta(ge=1, description="Only if that many endpoints have enough calls.")
+    ] = 5
+    failure_percentage_requests: Annotated[int, Meta(ge=1, description="Calls in an interval that are enough.")] = 50
     base_time: Annotated[
         Duration, Meta(gt=0, description="How long; multiplied by how often the endpoint was ejected lately.")
     ] = Duration(30)
     maximum_time: Annotated[Duration, Meta(gt=0, description="The longest ejection.")] = Duration(300)
+    maximum_jitter: Annotated[
+        Duration, Meta(description="Up to this much longer, at random: so that not all return at once.")
+    ] = Duration(0)
     maximum_percent: Annotated[
         int,
         Meta(ge=0, le=100, description="Of a pool's endpoints, how many may be ejected at once (rounded up)."),

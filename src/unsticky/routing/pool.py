@@ -6,7 +6,6 @@ from bisect import bisect
 from collections import deque
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
-from math import inf
 from random import Random
 
 from ..clock import Clock
@@ -14,12 +13,12 @@ from ..errors import NoHealthyEndpoint
 from .budget import RetryBudget
 from .call import Endpoint, Lease
 from .classify import Verdict
-from .ejection import eject, may_eject, over_limit, take_back
 from .eligibility import Group, Ranking, Rules, Tier, by_priority, choice, ranking
 from .endpoint import EndpointState, EndpointStatus, condition, endpoint_from, status
-from .events import Ejected, FailedOver, HealthChanged, LoadShifted, PanicChanged, PoolEvent, Returned
+from .events import FailedOver, HealthChanged, LoadShifted, PanicChanged, PoolEvent
 from .health import observe_check
 from .options import PoolOptions
+from .outliers import Outliers
 from .picker import Picker, picker_for
 from .subset import place
 
@@ -69,7 +68,7 @@ class Pool:
         self._states: dict[str, EndpointState] = {}  # by URL
         self._ranking = Ranking()
         self._stale = False  # `_ranking` no longer fits the states
-        self._next_return = inf  # when the first ejection ends
+        self._outliers = Outliers(options.ejection, random, self._events.append)
         self._loads: tuple[tuple[int, int], ...] = ()  # percent by level
         self.replace(map(endpoint_from, options.endpoints) if endpoints is None else endpoints)
 
@@ -97,6 +96,7 @@ class Pool:
         for url in old.keys() - new.keys():
             old[url].generation += 1  # what its calls still report concerns nobody
         self._states = new  # at once: `endpoints` is read without the lock
+        self._outliers.replace(new)
         self._levels = {level[0].endpoint.priority: level for level in by_priority(new.values())}
         self._pickers = {slot: picker for slot, picker in self._pickers.items() if _priority(slot) in self._levels}
         for slot, picker in self._pickers.items():
@@ -131,7 +131,7 @@ class Pool:
         self._events.append(HealthChanged(state.endpoint, ok))
         # A check that turns good is news. One that was good all along saw nothing of the failures that ejected.
         if ok and state.ejected_until is not None:
-            self._take_back(state, self.clock.monotonic())
+            self._outliers.back(state, self.clock.monotonic())
 
     def snapshot(self) -> tuple[EndpointStatus, ...]:
         """The endpoints as they are now."""
@@ -177,13 +177,12 @@ class Pool:
         if verdict.good is None or lease.generation != state.generation:
             return
         if not verdict.good:
-            state.failures += 1
-            self._judge(state, now)
+            self._outliers.bad(state, verdict.fault, now)
             return
         lease.good = True
-        state.failures = 0
+        self._outliers.good(state, now)
         if state.ejected_until is not None:  # a call that was sent there in panic proves that it is back
-            self._take_back(state, now)
+            self._outliers.back(state, now)
             lease.generation = state.generation  # its body may still break
 
     # Inside ---------------------------------------------------------------
@@ -218,9 +217,9 @@ class Pool:
         """Bring everything up to date that came to be without the lock, or by time alone."""
         while self.releases:
             self._give_back(self.releases.popleft(), now)
-        if now >= self._next_return:
-            self._return_ejected(now)
-        if self._stale:
+        if now >= self._outliers.due:
+            self._outliers.tick(now)
+        if self._stale or self._outliers.changed:
             self._rank()
 
     def _give_back(self, lease: Lease, now: float) -> None:
@@ -231,37 +230,12 @@ class Pool:
         state.in_flight -= 1
         if lease.generation != state.generation:
             return
-        if lease.broken:
-            state.broken_bodies += 1
-            self._judge(state, now)
-        elif lease.good:
-            state.broken_bodies = 0
-
-    def _judge(self, state: EndpointState, now: float) -> None:
-        options = self.options.ejection
-        if not over_limit(state, options) or not may_eject(self._states.values(), options):
-            return
-        failures = state.failures + state.broken_bodies
-        seconds = eject(state, options, now)
-        self._next_return = min(self._next_return, now + seconds)
-        self._stale = True
-        self._events.append(Ejected(state.endpoint, seconds, failures))
-
-    def _return_ejected(self, now: float) -> None:
-        for state in self._states.values():
-            if state.ejected_until is not None and now >= state.ejected_until:
-                self._take_back(state, now)
-        left = (state.ejected_until for state in self._states.values() if state.ejected_until is not None)
-        self._next_return = min(left, default=inf)
-
-    def _take_back(self, state: EndpointState, now: float) -> None:
-        take_back(state, now)
-        self._stale = True
-        self._events.append(Returned(state.endpoint))
+        if lease.broken or lease.good:
+            self._outliers.body(state, broken=lease.broken, now=now)
 
     def _rank(self) -> None:
         before, self._ranking = self._ranking, ranking(self._states.values(), self._rules)
-        self._stale = False
+        self._stale = self._outliers.changed = False
         if self._ranking.panic != before.panic and self._states:
             self._events.append(PanicChanged(self._ranking.panic))
         loads, self._loads = self._loads, self._ranking.loads() or self._loads

@@ -17,8 +17,9 @@ def report(pool: Pool) -> None:
 def described(event: PoolEvent) -> tuple[str, Attributes]:
     """The event's name, and what there is to say about it."""
     match event:
-        case Ejected(endpoint, seconds, failures):
-            return "ejection", {"endpoint": endpoint.address, "seconds": seconds, "failures": failures}
+        case Ejected(endpoint, seconds, failures, cause):
+            details: Attributes = {"endpoint": endpoint.address, "seconds": seconds, "failures": failures}
+            return "ejection", {**details, "cause": cause}
         case Returned(endpoint):
             return "recovery", {"endpoint": endpoint.address}
         case HealthChanged(endpoint, healthy):
