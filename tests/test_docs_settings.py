@@ -25,12 +25,16 @@ def reference() -> str:
 
 def _section(shape: Shape, path: str) -> Iterator[str]:
     assert isinstance(shape, Table)
-    own = {name: field for name, field in shape.fields.items() if not isinstance(field.shape, Table | TableOf)}
+    own = {name: field for name, field in shape.fields.items() if not _is_section(field.shape)}
     yield f"\n### {_heading(path)}\n\n| Setting | Default | Meaning |\n|---|---|---|\n"
     yield from (f"| `{name}` | {_default(field)} | {_meaning(field)} |\n" for name, field in own.items())
     for name, field in shape.fields.items():
         for inner, below in _below(field.shape, f"{path}.{name}".lstrip(".")):
             yield from _section(inner, below)
+
+
+def _is_section(shape: Shape) -> bool:
+    return isinstance(shape, Table) or (isinstance(shape, TableOf) and isinstance(shape.value, Table))
 
 
 def _heading(path: str) -> str:
@@ -44,7 +48,7 @@ def _below(shape: Shape, path: str) -> Iterator[tuple[Shape, str]]:
     match shape:
         case Table():
             yield shape, path
-        case TableOf():
+        case TableOf(value=Table()):
             yield shape.value, f"{path}.NAME"
         case ListOf(item=Table()):
             yield shape.item, f"{path}[]"

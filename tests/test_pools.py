@@ -143,7 +143,8 @@ def test_a_paused_endpoint_is_unhealthy(two: list[Upstream]) -> None:
     """An endpoint that does not answer in time is taken out."""
     health = {"path": "/healthz", "interval": 0.02, "timeout": 0.05}
     with pools_over("httpx", [two[0].url, two[1].url], health=health) as found:
-        found.find("http", "catalog", None)
+        with found.client() as client:
+            client.get("http://catalog/")
         eventually(lambda: all(status.healthy for status in found.status()["catalog"]))
         two[0].pause()
         by_url = lambda: {status.endpoint.url: status.healthy for status in found.status()["catalog"]}  # noqa: E731
@@ -196,7 +197,8 @@ def test_health_checks_after_a_fork(two: list[Upstream]) -> None:
     """A forked child checks for itself, and the parent's checks go on."""
     health = {"path": "/healthz", "interval": 0.02}
     with pools_over("httpx", [two[0].url], health=health) as found:
-        found.find("http", "catalog", None)
+        with found.client() as client:
+            client.get("http://catalog/")
         eventually(lambda: found.status()["catalog"][0].healthy)
         child = os.fork()
         if child == 0:  # pragma: no cover - another process

@@ -1,4 +1,4 @@
-"""Active health checks: GET `health.path` of every endpoint, in the worker's loop. What they mean is routing's."""
+"""Active health checks of every endpoint, in the worker's loop. What they mean is routing's."""
 
 from __future__ import annotations
 
@@ -7,22 +7,28 @@ import ssl
 import weakref
 from collections.abc import Iterable
 from functools import cache, partial
+from random import Random
 
 import httpx
 
 from .routing.call import Endpoint
+from .routing.health import BAD, GOOD, MOST_BODY, CheckResult, checked, judged, pause, target
+from .routing.options import HealthOptions
 from .routing.pool import Pool
 from .telemetry.otel import suppressed
 from .telemetry.pool_events import report
 from .worker import Hold, worker
 
+_LOOK = 1.0  # seconds between two looks at which endpoints there are, at most
+_AT_ONCE = 256  # checks of a pool
+
 
 class Probes:
-    """Checks those of `pools` that have a health path, from now on until `close`."""
+    """Checks those of `pools` that want it, from now on until `close`."""
 
     def __init__(self, pools: Iterable[Pool]) -> None:
         self._periodic = [
-            worker.every(pool.options.health.interval, _Round(pool)) for pool in pools if pool.options.health.path
+            worker.every(pool.options.health.interval, _Checks(pool)) for pool in pools if checked(pool.options.health)
         ]
         # Pools that were dropped without `close`. In the worker's thread: a finalizer must not take the worker's lock.
         self._dropped = weakref.finalize(self, worker.call_soon, partial(_release, self._periodic))
@@ -38,41 +44,109 @@ def _release(holds: Iterable[Hold]) -> None:
         hold.release()
 
 
-class _Round:
-    """One check of every endpoint of a pool."""
+class _Checks:
+    """All checks of one pool. Each endpoint has a task of its own: one that hangs keeps nobody waiting."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
+        self._options = pool.options.health
+        self._random = Random()
+        self._tasks: dict[str, asyncio.Task[None]] = {}  # by URL
 
     async def __call__(self) -> None:
-        """A client per round: its connections are new, so that a server that stopped accepting is noticed."""
-        endpoints = self._pool.endpoints
-        timeout = self._pool.options.health.timeout
+        """Goes on until it is cancelled."""
+        self._tasks = {}
+        self._traffic = asyncio.Event()
+        self._places = asyncio.Semaphore(_AT_ONCE)
         with suppressed():
-            async with httpx.AsyncClient(timeout=timeout, trust_env=False, verify=_tls(endpoints)) as client:
-                await asyncio.gather(*(self._check(client, endpoint) for endpoint in endpoints))
+            async with asyncio.TaskGroup() as group:
+                while True:
+                    self._follow(group)
+                    await asyncio.sleep(min(_LOOK, self._options.interval))
 
-    async def _check(self, client: httpx.AsyncClient, endpoint: Endpoint) -> None:
-        ok = await self._answers(client, endpoint)
+    def _follow(self, group: asyncio.TaskGroup) -> None:
+        """See which endpoints there are, and whether the pool is used by now."""
         with self._pool.lock:
-            self._pool.report_health(endpoint, ok)
-        report(self._pool)
+            wanted = {endpoint.url: endpoint for endpoint in self._pool.watched()}
+        for url in self._tasks.keys() - wanted.keys():
+            self._tasks.pop(url).cancel()
+        for url in wanted.keys() - self._tasks.keys():
+            self._tasks[url] = group.create_task(self._watch(wanted[url]))
+        if self._pool.used:
+            self._traffic.set()
 
-    async def _answers(self, client: httpx.AsyncClient, endpoint: Endpoint) -> bool:
-        options = self._pool.options.health
+    async def _watch(self, endpoint: Endpoint) -> None:
+        while True:
+            async with self._places:
+                result = await _check(endpoint, self._options)
+            with self._pool.lock:
+                healthy = self._pool.report_health(endpoint, result)
+            report(self._pool)
+            await self._pause(healthy)
+
+    async def _pause(self, healthy: bool | None) -> None:
+        """Until the next check. The long pause of a pool without calls ends with the first one."""
+        used = self._traffic.is_set()
+        seconds = pause(self._options, healthy, used=used, random=self._random)
+        if used:
+            await asyncio.sleep(seconds)
+            return
         try:
-            async with asyncio.timeout(options.timeout):
-                async with client.stream("GET", f"{endpoint.url}{options.path}") as response:
-                    return response.status_code in options.statuses
-        except (httpx.HTTPError, TimeoutError, OSError):
-            return False
+            async with asyncio.timeout(seconds):
+                await self._traffic.wait()
+        except TimeoutError:
+            return
+        await asyncio.sleep(self._random.uniform(0, min(seconds, self._options.interval)))  # not all at once
 
 
-def _tls(endpoints: Iterable[Endpoint]) -> ssl.SSLContext | bool:
-    return _tls_context() if any(endpoint.url.startswith("https:") for endpoint in endpoints) else False
+async def _check(endpoint: Endpoint, options: HealthOptions) -> CheckResult:
+    origin, host, port = target(endpoint.url, options.port)
+    try:
+        async with asyncio.timeout(options.timeout):
+            return await (_connected(host, port) if options.type == "tcp" else _answered(origin, options))
+    except (httpx.HTTPError, TimeoutError, OSError):
+        return BAD
+
+
+async def _connected(host: str, port: int) -> CheckResult:
+    _, writer = await asyncio.open_connection(host, port)
+    writer.close()
+    return GOOD
+
+
+async def _answered(origin: str, options: HealthOptions) -> CheckResult:
+    """Over a connection of its own, so that a server that stopped accepting is noticed."""
+    host = {} if options.host is None else {"host": options.host}
+    extensions = {"sni_hostname": options.host.partition(":")[0]} if options.host and origin[:6] == "https:" else {}
+    tls = _tls(options.verify, options.ca_file) if origin.startswith("https:") else _no_tls()
+    async with (
+        httpx.AsyncClient(timeout=options.timeout, trust_env=False, verify=tls) as client,
+        client.stream(
+            options.method, f"{origin}{options.path}", headers={**options.headers, **host}, extensions=extensions
+        ) as response,
+    ):
+        return judged(response.status_code, response.headers, await _text(response, options), options)
+
+
+async def _text(response: httpx.Response, options: HealthOptions) -> str:
+    if options.body is None:
+        return ""
+    body = b""
+    async for chunk in response.aiter_bytes():
+        body += chunk
+        if len(body) >= MOST_BODY:
+            break
+    return body[:MOST_BODY].decode("utf-8", "replace")
 
 
 @cache
-def _tls_context() -> ssl.SSLContext:
+def _tls(verify: bool, ca_file: str | None) -> ssl.SSLContext:
     """Made once, as it takes 20 ms."""
-    return httpx.create_ssl_context()
+    if not verify:
+        return _no_tls()
+    return ssl.create_default_context(cafile=ca_file) if ca_file else httpx.create_ssl_context()
+
+
+@cache
+def _no_tls() -> ssl.SSLContext:
+    return httpx.create_ssl_context(verify=False)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from support.routing import endpoint, get, make_pool
 from unsticky.errors import NoHealthyEndpoint
 from unsticky.routing.events import PanicChanged
+from unsticky.routing.health import CheckResult
 from unsticky.routing.pool import Pool
 from unsticky.routing.priority import Level, loads, loads_in_panic, panicking
 
@@ -186,10 +187,10 @@ def test_a_threshold_of_zero_fails_fast() -> None:
 def test_degraded_ones_of_a_pool() -> None:
     """Four of four healthy need no degraded one; with one healthy of four, degraded ones get 65 %."""
     pool = make_pool("a", "b", "c", "d", panic_threshold=50)
-    pool.report_health(endpoint("d"), True, degraded=True)
+    pool.report_health(endpoint("d"), CheckResult(True, degraded=True))
     assert set(seen(pool)) == {"a", "b", "c"}  # 75 % * 1.4
     for name in "bc":
-        pool.report_health(endpoint(name), True, degraded=True)
+        pool.report_health(endpoint(name), CheckResult(True, degraded=True))
     hosts = seen(pool, 2000)
     assert 600 < hosts["a"] < 800
     assert set(hosts) == set("abcd")

@@ -235,3 +235,13 @@ def test_no_secret_in_errors_or_repr() -> None:
     wrong = {"session": {"secret_keys": [["hunter2"]], "store": "redis://:hunter2@cache/x", "cookie": 5}}
     assert "hunter2" not in "\n".join(problems(wrong))
     assert len(problems(wrong)) == 3
+
+
+def test_headers_of_health_checks() -> None:
+    """A table of texts that are never shown: one may be an API key."""
+    found = load(catalog(health={"path": "/", "headers": {"Authorization": "Bearer abc"}}))
+    headers = found.pools["catalog"].health.headers
+    assert dict(headers) == {"Authorization": "Bearer abc"}
+    assert "abc" not in repr(found)
+    [problem] = problems(catalog(health={"headers": {"no name": "x"}}))
+    assert "a header name" in problem

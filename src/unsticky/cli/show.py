@@ -82,6 +82,6 @@ def _given(given: object, name: str) -> object:
     if isinstance(given, Variable):
         return given
     for key, value in (table_of(given) or {}).items():
-        if str(key).lower() == name:
+        if str(key).lower() == name.lower():
             return value
     return None

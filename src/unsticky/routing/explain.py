@@ -37,7 +37,7 @@ def explain(pool: Pool) -> tuple[Explained, ...]:
     for tier in (*ranking.first, *ranking.order):  # the first that an endpoint is in counts
         for state in tier.states:
             tiers.setdefault(state, tier)
-    totals = {tier: sum(state.endpoint.weight for state in tier.states) for tier in ranking.first}
+    totals = {tier: sum(state.weight for state in tier.states) for tier in ranking.first}
     return tuple(_explained(state, tiers.get(state), totals, ranking, now) for state in states)
 
 
@@ -45,7 +45,7 @@ def _explained(
     state: EndpointState, tier: Tier | None, totals: Mapping[Tier, float], ranking: Ranking, now: float
 ) -> Explained:
     endpoint = state.endpoint
-    weight = float(endpoint.weight)
+    weight = state.weight
     share = tier.share * weight / totals[tier] if tier is not None and tier in totals else 0.0
     return Explained(
         endpoint.address,

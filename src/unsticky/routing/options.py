@@ -5,14 +5,15 @@ The metadata next to a field is its rule and its description, for the reader's e
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import field as default
 from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from ..rules import HASH_KEY, METHOD, ORIGIN, PATH, Shorthand
-from ..scalars import Duration
+from ..rules import HASH_KEY, HEADER_NAME, METHOD, ORIGIN, PATH, Shorthand
+from ..scalars import Duration, Secret
 
 Balancer = Literal["round_robin", "weighted_round_robin", "random", "least_request", "ring_hash"]
 Status = Annotated[int, Meta(ge=100, le=599)]
@@ -92,18 +93,58 @@ class RetryOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HealthOptions:
-    """Active health checks: GET `path` of each endpoint. Unset path: none."""
+    """Active health checks: ask for `path` of each endpoint, or connect to it. Without path and with HTTP: none."""
 
-    path: Annotated[str | None, PATH, Meta(description="What is asked with GET. Unset: no health checks.")] = None
+    type: Annotated[
+        Literal["http", "tcp"],
+        Meta(description="http: ask for `path`. tcp: connecting is enough, which a process that hangs allows too."),
+    ] = "http"
+    path: Annotated[str | None, PATH, Meta(description="What is asked for. Unset: no HTTP checks.")] = None
+    method: Annotated[str, METHOD, Meta(description="How it is asked for.")] = "GET"
+    host: Annotated[
+        str | None, Meta(min_length=1, description="The Host header, and the name for TLS. Unset: the endpoint's own.")
+    ] = None
+    headers: Annotated[
+        Mapping[Annotated[str, HEADER_NAME], Secret], Meta(description="Headers that are sent along.")
+    ] = default(default_factory=dict)
+    port: Annotated[
+        int | None, Meta(ge=1, le=65535, description="Where checks are answered. Unset: the endpoint's port.")
+    ] = None
     interval: Annotated[Duration, Meta(gt=0, description="Between two checks of one endpoint.")] = Duration(5)
+    unhealthy_interval: Annotated[
+        Duration | None, Meta(gt=0, description="The same while it is unhealthy. Unset: `interval`.")
+    ] = None
+    no_traffic_interval: Annotated[
+        Duration, Meta(gt=0, description="The same while the pool has had no call yet, if that is longer.")
+    ] = Duration(60)
+    jitter: Annotated[
+        float, Meta(ge=0, le=1, description="Of an interval: how much longer or shorter it is, at random.")
+    ] = 0.1
     timeout: Annotated[Duration, Meta(gt=0, description="Of one check.")] = Duration(1)
     healthy_threshold: Annotated[
         int, Meta(ge=1, description="Good answers in a row; right after the start one is enough.")
     ] = 2
-    unhealthy_threshold: Annotated[int, Meta(ge=1, description="Bad answers in a row.")] = 2
+    unhealthy_threshold: Annotated[
+        int, Meta(ge=1, description="Bad answers in a row. A status that is not expected is enough by itself.")
+    ] = 2
     statuses: Annotated[frozenset[Status], Meta(min_length=1, description="Statuses of a good answer.")] = frozenset(
         {200, 204}
     )
+    retriable_statuses: Annotated[
+        frozenset[Status], Meta(description="Other statuses that only count towards `unhealthy_threshold`.")
+    ] = frozenset()
+    body: Annotated[
+        str | None, Meta(min_length=1, description="A text that a good answer has in its first 64 KiB.")
+    ] = None
+    degraded_header: Annotated[
+        str,
+        HEADER_NAME,
+        Meta(description="A good answer with this header: used only where healthy ones are not enough."),
+    ] = "x-envoy-degraded"
+    verify: Annotated[bool, Meta(description="Whether certificates are verified.")] = True
+    ca_file: Annotated[
+        str | None, Meta(min_length=1, description="Authorities to trust, a PEM file. Unset: as the HTTP client does.")
+    ] = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,11 +16,11 @@ from .classify import Verdict
 from .eligibility import Group, Ranking, Rules, Tier, by_priority, choice, ranking
 from .endpoint import EndpointState, EndpointStatus, condition, endpoint_from, status
 from .events import FailedOver, HealthChanged, LoadShifted, PanicChanged, PoolEvent
-from .health import observe_check
+from .health import CheckResult, observe_check
 from .options import PoolOptions
 from .outliers import Outliers
 from .picker import Picker, picker_for
-from .subset import place
+from .subset import place, watched
 
 _NAMED = 5  # endpoints that an error names
 HASHING = frozenset({"ring_hash", "maglev", "rendezvous"})  # who has a home for each key
@@ -53,6 +53,7 @@ class Pool:
         retry = options.retry
         self.budget = RetryBudget(retry.budget_ratio, retry.budget_per_second, clock.monotonic())
         self.releases: deque[Lease] = deque()
+        self.used = False  # it has had a call
         self._events: deque[PoolEvent] = deque(maxlen=KEPT_EVENTS)
         self._hashes = options.balancer in HASHING
         self._rules = Rules(
@@ -67,6 +68,7 @@ class Pool:
         self._levels: dict[int, Group] = {}
         self._states: dict[str, EndpointState] = {}  # by URL
         self._ranking = Ranking()
+        self._watched: tuple[Ranking, tuple[Endpoint, ...]] = (self._ranking, ())
         self._stale = False  # `_ranking` no longer fits the states
         self._outliers = Outliers(options.ejection, random, self._events.append)
         self._loads: tuple[tuple[int, int], ...] = ()  # percent by level
@@ -114,24 +116,34 @@ class Pool:
             self._stale = True
         return bool(found)
 
-    def report_health(self, endpoint: Endpoint, ok: bool, *, degraded: bool = False) -> None:
-        """One result of an active check. Results about endpoints that are gone are ignored.
+    def watched(self) -> tuple[Endpoint, ...]:
+        """Whose health should be checked: all, or with `subset_size` those that this process uses, or would."""
+        size = self._rules.subset_size
+        if size is None:
+            return self.endpoints
+        found, states = self.ranking()
+        if found is not self._watched[0]:  # asked for every second or so, under the lock
+            chosen = watched(states, found.fit, size, zones=self._rules.locality is not None)
+            self._watched = found, tuple(state.endpoint for state in chosen)
+        return self._watched[1]
 
-        `degraded`: a good answer that asks for fewer calls. It counts at once.
-        """
+    def report_health(self, endpoint: Endpoint, result: CheckResult | bool) -> bool | None:
+        """One result of an active check. Returns the verdict by now; None about endpoints that are gone."""
+        result = CheckResult(result) if isinstance(result, bool) else result
         state = self._states.get(endpoint.url)
         if state is None:
-            return
-        if ok and state.degraded is not degraded:
-            state.degraded = degraded
+            return None
+        if result.ok and state.degraded is not result.degraded:
+            state.degraded = result.degraded
             self._stale = True
-        if not observe_check(state, ok, self.options.health, self.clock.monotonic()):
-            return
-        self._stale = True
-        self._events.append(HealthChanged(state.endpoint, ok))
-        # A check that turns good is news. One that was good all along saw nothing of the failures that ejected.
-        if ok and state.ejected_until is not None:
-            self._outliers.back(state, self.clock.monotonic())
+        now = self.clock.monotonic()
+        if observe_check(state, result, self.options.health, now):
+            self._stale = True
+            self._events.append(HealthChanged(state.endpoint, result.ok))
+            # A check that turns good is news. One that was good all along saw nothing of the failures that ejected.
+            if result.ok and state.ejected_until is not None:
+                self._outliers.back(state, now)
+        return state.healthy
 
     def snapshot(self) -> tuple[EndpointStatus, ...]:
         """The endpoints as they are now."""
@@ -168,6 +180,7 @@ class Pool:
         states = tier.states
         state = states[0] if len(states) == 1 else self._picker(tier).pick(states, key, excluded)
         state.in_flight += 1
+        self.used = True
         tried.append(state)
         return Lease(state, state.generation, self.releases.append)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from xxhash import xxh64_intdigest
 
@@ -24,3 +24,20 @@ def subset(states: Sequence[EndpointState], size: int | None) -> tuple[EndpointS
         return tuple(states)
     last = sorted(state.place for state in states)[size - 1]
     return tuple(state for state in states if state.place <= last)
+
+
+def watched(
+    states: Iterable[EndpointState], fit: Collection[EndpointState], size: int, *, zones: bool
+) -> tuple[EndpointState, ...]:
+    """Whom a process must know the health of: of each level (and zone) its subset, and all who would be in it if fit.
+
+    That is, in its order, all up to the `size`th fit one. Checks don't grow with the pool, and who comes back is seen.
+    """
+    found: list[EndpointState] = []
+    enough: dict[tuple[int, str | None], int] = {}
+    for state in sorted(states, key=lambda state: state.place):
+        group = state.endpoint.priority, state.endpoint.locality if zones else None
+        if enough.get(group, 0) < size:
+            enough[group] = enough.get(group, 0) + (state in fit)
+            found.append(state)
+    return tuple(found)

@@ -6,7 +6,7 @@ options, write it anew: ``python -m unsticky.settings.schema``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING
 from importlib.resources import files
 from pathlib import Path
@@ -117,6 +117,8 @@ def plain(value: object) -> object:
         return value.masked
     if isinstance(value, Secret):
         return "***"
+    if isinstance(value, Mapping):
+        return {key: plain(inner) for key, inner in value.items()}
     if isinstance(value, frozenset):
         return sorted(plain(item) for item in value)  # type: ignore[type-var]
     return [plain(item) for item in value] if isinstance(value, Iterable) and not isinstance(value, str) else value
