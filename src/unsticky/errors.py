@@ -13,6 +13,7 @@
     │   └── SessionHeadersSent    a session would have to be created or rotated after the headers were sent
     └── RoutingError              a call over a pool failed; `.pool`, `.attempts`
         ├── NoHealthyEndpoint     nothing was sent: no endpoint may be used now
+        ├── PoolOverflow          nothing was sent: as many calls are in flight as `limits` allow
         ├── AttemptsFailed        every attempt failed; `.attempts` says how each
         └── CallTimeout           the pool's timeout for the whole call passed
 
@@ -111,6 +112,10 @@ def _restored(kind: type[RoutingError], message: str, pool: str, attempts: Seque
 
 class NoHealthyEndpoint(RoutingError):
     """No endpoint of the pool may be used now, so nothing was sent."""
+
+
+class PoolOverflow(RoutingError):
+    """As many calls of the pool are in flight as its limits allow, so this one was not sent."""
 
 
 class AttemptsFailed(RoutingError):

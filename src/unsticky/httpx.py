@@ -14,12 +14,17 @@ __all__ = [
     "AttemptsTimedOut",
     "CallTimeout",
     "NoHealthyEndpoint",
+    "PoolOverflow",
     "PoolTransport",
 ]
 
 
 class NoHealthyEndpoint(errors.NoHealthyEndpoint, httpx.ConnectError):
     """Nothing was sent: the pool has no endpoint."""
+
+
+class PoolOverflow(errors.PoolOverflow, httpx.PoolTimeout):
+    """Nothing was sent: the limits of the pool are reached."""
 
 
 class CallTimeout(errors.CallTimeout, httpx.TimeoutException):
@@ -45,7 +50,7 @@ class _AsyncStream(AsyncLeasedStream, httpx.AsyncByteStream): ...
 
 
 _HTTPX = Library(
-    httpx, _Stream, _AsyncStream, NoHealthyEndpoint, CallTimeout,
+    httpx, _Stream, _AsyncStream, NoHealthyEndpoint, PoolOverflow, CallTimeout,
     AttemptsFailed, AttemptsFailedToConnect, AttemptsTimedOut, cancels_cleanly=False,
 )  # fmt: skip
 

@@ -14,12 +14,17 @@ __all__ = [
     "AttemptsTimedOut",
     "CallTimeout",
     "NoHealthyEndpoint",
+    "PoolOverflow",
     "PoolTransport",
 ]
 
 
 class NoHealthyEndpoint(errors.NoHealthyEndpoint, httpx2.ConnectError):
     """Nothing was sent: the pool has no endpoint."""
+
+
+class PoolOverflow(errors.PoolOverflow, httpx2.PoolTimeout):
+    """Nothing was sent: the limits of the pool are reached."""
 
 
 class CallTimeout(errors.CallTimeout, httpx2.TimeoutException):
@@ -45,7 +50,7 @@ class _AsyncStream(AsyncLeasedStream, httpx2.AsyncByteStream): ...
 
 
 _HTTPX2 = Library(
-    httpx2, _Stream, _AsyncStream, NoHealthyEndpoint, CallTimeout,
+    httpx2, _Stream, _AsyncStream, NoHealthyEndpoint, PoolOverflow, CallTimeout,
     AttemptsFailed, AttemptsFailedToConnect, AttemptsTimedOut, cancels_cleanly=True,
 )  # fmt: skip
 

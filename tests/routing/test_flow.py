@@ -160,7 +160,7 @@ def test_all_endpoints_removed_in_the_middle() -> None:
     run = drive(pool, Call("GET"), last_breath)
     assert isinstance(run.error, AttemptsFailed)
     assert run.error.attempts == ("a:80: could not connect (ConnectionRefusedError)",)
-    assert "has no endpoints any more" in str(run.error)
+    assert "has no endpoints, and the attempts before failed" in str(run.error)
 
 
 # Time -----------------------------------------------------------------------

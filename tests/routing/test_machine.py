@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from support.routing import Flow, endpoint
-from unsticky.errors import AttemptsFailed, CallTimeout, NoHealthyEndpoint, RoutingError
+from unsticky.errors import AttemptsFailed, CallTimeout, NoHealthyEndpoint, PoolOverflow, RoutingError
 from unsticky.routing.call import Call, Endpoint, Failure, Lease, Outcome, Send, Wait
+from unsticky.routing.eligibility import Ranking
 from unsticky.routing.endpoint import EndpointState
 from unsticky.routing.flow import route
-from unsticky.routing.options import EjectionOptions, HealthOptions, PoolOptions, RetryOptions
+from unsticky.routing.options import EjectionOptions, HealthOptions, LimitOptions, PoolOptions, RetryOptions
 from unsticky.routing.pool import Pool
 from unsticky.scalars import Duration
 from unsticky.testing import FakeClock
@@ -45,8 +46,23 @@ class PoolMachine(RuleBasedStateMachine):
         ejection=st.integers(0, 3),
         first=SETS,
         seed=st.integers(0, 99),
+        panic=st.sampled_from([None, None, 0, 50]),
+        most=st.sampled_from([None, None, 1, 3]),
+        each=st.sampled_from([None, None, 1, 2]),
+        subset=st.sampled_from([None, None, 1, 2]),
     )
-    def begin(self, balancer: str, attempts: int, ejection: int, first: frozenset[Endpoint], seed: int) -> None:
+    def begin(
+        self,
+        balancer: str,
+        attempts: int,
+        ejection: int,
+        first: frozenset[Endpoint],
+        seed: int,
+        panic: int | None,
+        most: int | None,
+        each: int | None,
+        subset: int | None,
+    ) -> None:
         self.clock = FakeClock()
         options = PoolOptions(
             endpoints=(),
@@ -54,6 +70,9 @@ class PoolMachine(RuleBasedStateMachine):
             retry=RetryOptions(attempts=attempts, budget_ratio=RATIO, budget_per_second=PER_SECOND),
             ejection=EjectionOptions(consecutive_failures=ejection, base_time=Duration(5)),
             health=HealthOptions(),
+            limits=LimitOptions(maximum_in_flight=most, maximum_in_flight_per_endpoint=each),
+            panic_threshold=panic,
+            subset_size=subset,
         )
         self.pool = Pool("catalog", options, self.clock, Random(seed), first)
         self.started = self.clock.monotonic()
@@ -124,6 +143,10 @@ class PoolMachine(RuleBasedStateMachine):
     def check(self, one: Endpoint, ok: bool) -> None:
         self.pool.report_health(one, ok)
 
+    @rule(one=st.sampled_from(WORLD), draining=st.sampled_from([True, False, None]))
+    def drain(self, one: Endpoint, draining: bool | None) -> None:
+        assert self.pool.drain(one.url, draining) is (one in self.pool.endpoints)
+
     @rule(seconds=st.floats(0, 20))
     def pass_time(self, seconds: float) -> None:
         self.clock.advance(seconds)
@@ -146,23 +169,41 @@ class PoolMachine(RuleBasedStateMachine):
 
     def picked(self, flight: Flight, send: Send, before: tuple) -> None:  # type: ignore[type-arg]
         state = send.attempt.lease.state
-        known = {status.endpoint: self.pool._states[status.endpoint.url] for status in before}
-        fit = [known[one.endpoint] for one in before if one.healthy is not False and not one.ejected_for]
-        assert send.attempt.endpoint in known, "a pick from outside the set"
+        assert send.attempt.endpoint in {status.endpoint for status in before}, "a pick from outside the set"
         assert send.attempt.resend_count == len(flight.used) < self.pool.options.retry.attempts
-        untried = [one for one in fit if one not in flight.used]
-        if untried:
-            assert state in untried, "used again, or unfit, while a fit one is untried"
-            if flight.used:  # first attempts are shared by the levels
-                assert state.endpoint.priority == min(one.endpoint.priority for one in untried)
-            assert state.endpoint.priority in dict(self.pool.ranking()[0].loads()) or flight.used
-        if any(one.healthy is not False for one in before):
+        assert not state.draining
+        self.within_limits(state)
+        ranking, _ = self.pool.ranking()
+        if flight.used or not ranking.panic:
+            self.picked_from_the_best(flight, state, ranking)
+        if self.pool.options.panic_threshold is None and any(
+            one.healthy is not False and not one.draining for one in before
+        ):
             assert state.healthy is not False, "an unhealthy one while there are others"
+        if self.pool.options.panic_threshold == 0:
+            assert state in ranking.fit
         if send.attempt.deadline is not None:
             assert send.attempt.deadline >= self.clock.monotonic()
         self.retries += bool(flight.used)
         self.states.add(state)
         flight.used.append(state)
+
+    def within_limits(self, state: EndpointState) -> None:
+        limits = self.pool.options.limits
+        assert state.in_flight <= (limits.maximum_in_flight_per_endpoint or state.in_flight)
+        assert self.pool._places.in_flight <= (limits.maximum_in_flight or self.pool._places.in_flight)
+
+    def picked_from_the_best(self, flight: Flight, state: EndpointState, ranking: Ranking) -> None:
+        each = self.pool.options.limits.maximum_in_flight_per_endpoint or 10**9
+        fit = {one for tier in ranking.order for one in tier.states if one in ranking.fit}
+        free = {one for one in fit if one.in_flight - (one is state) < each}
+        untried = {one for one in free if one not in flight.used}
+        if untried:
+            assert state in untried, "used again, or unfit, while a fit one is untried"
+            if flight.used:  # first attempts are shared by the levels
+                assert state.endpoint.priority == min(one.endpoint.priority for one in untried)
+            elif free == fit:
+                assert state.endpoint.priority in dict(ranking.loads())
 
     def returned(self, outcome: Outcome, reply: Outcome | None) -> None:
         assert outcome is reply, "an outcome of another attempt"
@@ -174,14 +215,18 @@ class PoolMachine(RuleBasedStateMachine):
         assert all(line in str(error) for line in error.attempts)
         assert "secret" not in str(error)
         assert reply is None or reply.status is None, "a response was thrown away"
+        ranking, _ = self.pool.ranking()
         if isinstance(error, NoHealthyEndpoint):
-            assert not self.pool.endpoints
+            assert not ranking.order
+        elif isinstance(error, PoolOverflow):
+            assert not error.attempts
+            assert self.pool._places.exhausted or self.pool._places.full
         elif isinstance(error, CallTimeout):
             assert flight.call.deadline is not None
             assert self.clock.monotonic() >= flight.call.deadline - 0.001
         else:
             assert isinstance(error, AttemptsFailed)
-            assert len(error.attempts) > 1 or not self.pool.endpoints
+            assert len(error.attempts) > 1 or not ranking.order or self.pool._places.in_flight
 
     # What must hold always ------------------------------------------------------
 
@@ -194,6 +239,7 @@ class PoolMachine(RuleBasedStateMachine):
         held = [lease.state for lease in (*under_way, *self.bodies)]
         for state in self.states | set(self.pool._states.values()):
             assert state.in_flight == held.count(state)
+        assert self.pool._places.in_flight == len(held)
 
     @invariant()
     def retries_stay_in_the_budget(self) -> None:

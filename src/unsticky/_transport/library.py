@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from ..errors import AttemptsFailed, CallTimeout, NoHealthyEndpoint, RoutingError
+from ..errors import AttemptsFailed, CallTimeout, NoHealthyEndpoint, PoolOverflow, RoutingError
 from ..routing.call import Failure
 
 
@@ -18,6 +18,7 @@ class Library:
     stream: Any  # LeasedStream and the library's SyncByteStream
     async_stream: Any
     no_healthy_endpoint: type[NoHealthyEndpoint]
+    pool_overflow: type[PoolOverflow]
     call_timeout: type[CallTimeout]
     attempts_failed: type[AttemptsFailed]
     attempts_failed_connecting: type[AttemptsFailed]
@@ -46,6 +47,8 @@ class Library:
     def _kind(self, error: RoutingError, last: Failure | None) -> type[RoutingError]:
         if isinstance(error, NoHealthyEndpoint):
             return self.no_healthy_endpoint
+        if isinstance(error, PoolOverflow):
+            return self.pool_overflow
         if isinstance(error, CallTimeout):
             return self.call_timeout
         if last is Failure.CONNECT:

@@ -54,4 +54,11 @@ class LoadShifted:
     loads: tuple[tuple[int, int], ...]
 
 
-PoolEvent = Ejected | Returned | HealthChanged | FailedOver | PanicChanged | LoadShifted
+@dataclass(frozen=True, slots=True)
+class Overflowed:
+    """A call found no place, and was not sent. `limit` is the setting."""
+
+    limit: str
+
+
+PoolEvent = Ejected | Returned | HealthChanged | FailedOver | PanicChanged | LoadShifted | Overflowed

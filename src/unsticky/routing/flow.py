@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 
-from ..errors import AttemptsFailed, CallTimeout, NoHealthyEndpoint
+from ..errors import AttemptsFailed, CallTimeout, NoHealthyEndpoint, PoolOverflow
 from .call import Attempt, Call, Failure, Lease, Outcome, Send, Wait
 from .classify import Verdict, classify, reason
 from .endpoint import EndpointState, condition
@@ -22,7 +22,8 @@ def route(pool: Pool, call: Call) -> Generator[Send | Wait, Outcome | None, Outc
     endpoint: each endpoint once before any is used twice. Repeats need an attempt left, time left, and budget.
 
     Returns the last Outcome: a response of any status, or the failure of the only attempt, or one that was CANCELLED or
-    LOCAL. Raises AttemptsFailed, CallTimeout (the call's deadline passed) or NoHealthyEndpoint (the pool is empty).
+    LOCAL. Raises AttemptsFailed, CallTimeout (the call's deadline passed) NoHealthyEndpoint or
+    PoolOverflow (nothing was sent).
     """
     trip = _Trip(pool, call)
     lease, send = trip.first()
@@ -61,8 +62,9 @@ class _Trip:
 
     def first(self) -> tuple[Lease, Send]:
         now = self.pool.clock.monotonic()
-        self.pool.budget.deposit(now)
-        return self._send(now)
+        sent = self._send(now)
+        self.pool.budget.deposit(now)  # what is not sent earns no retries
+        return sent
 
     def again(self) -> tuple[Lease, Send]:
         return self._send(self.pool.clock.monotonic())
@@ -115,10 +117,10 @@ class _Trip:
     def _lease(self, now: float) -> Lease:
         try:
             return self.pool.lease(self.call.key, self.tried, now)
-        except NoHealthyEndpoint as error:
+        except (NoHealthyEndpoint, PoolOverflow) as error:
             if not self.lines:
                 raise
-            text = f"{error} any more, and the attempts failed"  # all were removed in the middle of the call
+            text = f"{error}, and the attempts before failed"
             raise AttemptsFailed(self._listed(text), pool=self.pool.name, attempts=self.lines) from None
 
     def _late(self, now: float) -> bool:

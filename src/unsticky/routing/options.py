@@ -203,6 +203,18 @@ class EjectionOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LimitOptions:
+    """How many calls of this process may be in flight at once. A call that finds no place fails at once."""
+
+    maximum_in_flight: Annotated[
+        int | None, Meta(ge=1, description="Calls of the pool, until their bodies are closed. Unset: no limit.")
+    ] = None
+    maximum_in_flight_per_endpoint: Annotated[
+        int | None, Meta(ge=1, description="The same for each endpoint; a full one is passed over. Unset: no limit.")
+    ] = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PoolOptions:
     """A pool: endpoints that are interchangeable, and how calls are spread over them."""
 
@@ -249,3 +261,4 @@ class PoolOptions:
     retry: RetryOptions = default(default_factory=RetryOptions)
     health: HealthOptions = default(default_factory=HealthOptions)
     ejection: EjectionOptions = default(default_factory=EjectionOptions)
+    limits: LimitOptions = default(default_factory=LimitOptions)

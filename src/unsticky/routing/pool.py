@@ -4,24 +4,26 @@ from __future__ import annotations
 
 from bisect import bisect
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from random import Random
 
 from ..clock import Clock
-from ..errors import NoHealthyEndpoint
+from ..errors import NoHealthyEndpoint, PoolOverflow
 from .budget import RetryBudget
 from .call import Endpoint, Lease
 from .classify import Verdict
 from .eligibility import Group, Ranking, Rules, Tier, by_priority, choice, ranking
 from .endpoint import EndpointState, EndpointStatus, condition, endpoint_from, status
-from .events import FailedOver, HealthChanged, LoadShifted, PanicChanged, PoolEvent
+from .events import FailedOver, HealthChanged, LoadShifted, Overflowed, PanicChanged, PoolEvent
 from .health import CheckResult, observe_check
+from .limits import Places
 from .options import PoolOptions
 from .outliers import Outliers
 from .picker import Picker, picker_for
 from .subset import place, watched
 
+_DRAWS = 3  # more before all endpoints are looked at for one that is not full
 _NAMED = 5  # endpoints that an error names
 HASHING = frozenset({"ring_hash", "maglev", "rendezvous"})  # who has a home for each key
 KEPT_EVENTS = 1000  # more than a driver leaves behind between two steps
@@ -70,6 +72,7 @@ class Pool:
         self._ranking = Ranking()
         self._watched: tuple[Ranking, tuple[Endpoint, ...]] = (self._ranking, ())
         self._stale = False  # `_ranking` no longer fits the states
+        self._places = Places(options.limits)
         self._outliers = Outliers(options.ejection, random, self._events.append)
         self._loads: tuple[tuple[int, int], ...] = ()  # percent by level
         self.replace(map(endpoint_from, options.endpoints) if endpoints is None else endpoints)
@@ -171,15 +174,21 @@ class Pool:
     def lease(self, key: int | None, tried: list[EndpointState], now: float) -> Lease:
         """A place on the endpoint that a call which used `tried` so far should use next; adds it there.
 
-        Raises NoHealthyEndpoint when the pool is empty, all drain, or `panic_threshold` is 0 and none is fit.
+        Raises NoHealthyEndpoint when the pool is empty, all drain, or `panic_threshold` is 0 and none is fit, and
+        PoolOverflow when a limit is reached.
         """
         self._settle(now)
         if not self._ranking.order:
             raise NoHealthyEndpoint(self._why_none(now), pool=self.name)
+        places = self._places
+        if limit := places.exhausted:
+            raise self._overflow(limit)
         tier, excluded = choice(self._ranking.order, tried) if tried else (self._drawn(key), ())
         states = tier.states
         state = states[0] if len(states) == 1 else self._picker(tier).pick(states, key, excluded)
-        state.in_flight += 1
+        if places.full and state in places.full:
+            state = self._with_place(tier, key, tried)
+        places.take(state)
         self.used = True
         tried.append(state)
         return Lease(state, state.generation, self.releases.append)
@@ -207,6 +216,30 @@ class Pool:
             return first[0]
         point = self.random.random() if key is None or not self._hashes else key % 100 / 100
         return first[bisect(sums, point * sums[-1], 0, len(sums) - 1)]
+
+    def _with_place(self, tier: Tier, key: int | None, tried: Sequence[EndpointState]) -> EndpointState:
+        """Another than the one that was picked and is full.
+
+        As long as only some are full, drawing again finds one. Only then all are looked at, fit ones if there are any.
+        """
+        full, ranking = self._places.full, self._ranking
+        if not self._hashes and not tried and len(tier.states) > 1:
+            for _ in range(_DRAWS):
+                if (state := self._picker(tier).pick(tier.states, key, ())) not in full:
+                    return state
+        tiers = [one for one in (tier, *ranking.order) if not ranking.fit or ranking.fit.issuperset(one.states)]
+        for excluded in (full.union(tried), full):
+            for one in tiers:
+                if any(state not in excluded for state in one.states):
+                    return self._picker(one).pick(one.states, key, excluded)
+        raise self._overflow("maximum_in_flight_per_endpoint")
+
+    def _overflow(self, limit: str) -> PoolOverflow:
+        self._events.append(Overflowed(limit))
+        count = self._places.in_flight
+        return PoolOverflow(
+            f"pool {self.name!r}: {count} calls are in flight, limits.{limit} is reached", pool=self.name
+        )
 
     def _picker(self, tier: Tier) -> Picker:
         """The tier's own: what pickers keep for a group must not be made again with each turn between groups."""
@@ -240,7 +273,7 @@ class Pool:
             return
         lease.settled = True
         state = lease.state
-        state.in_flight -= 1
+        self._places.give_back(state)
         if lease.generation != state.generation:
             return
         if lease.broken or lease.good:
@@ -249,6 +282,7 @@ class Pool:
     def _rank(self) -> None:
         before, self._ranking = self._ranking, ranking(self._states.values(), self._rules)
         self._stale = self._outliers.changed = False
+        self._places.rank(self._ranking.fit)
         if self._ranking.panic != before.panic and self._states:
             self._events.append(PanicChanged(self._ranking.panic))
         loads, self._loads = self._loads, self._ranking.loads() or self._loads

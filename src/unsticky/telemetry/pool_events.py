@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from ..routing.events import Ejected, FailedOver, HealthChanged, LoadShifted, PanicChanged, PoolEvent, Returned
+from ..routing.events import (
+    Ejected,
+    FailedOver,
+    HealthChanged,
+    LoadShifted,
+    Overflowed,
+    PanicChanged,
+    PoolEvent,
+    Returned,
+)
 from ..routing.pool import Pool
 from .otel import Attributes, pool_event
 
@@ -28,5 +37,7 @@ def described(event: PoolEvent) -> tuple[str, Attributes]:
             return "failover", {"from_priority": from_priority, "to_priority": to_priority}
         case PanicChanged(panic):
             return "panic", {"panic": panic}
+        case Overflowed(limit):
+            return "overflow", {"limit": limit}
         case LoadShifted(loads):
             return "load_shift", {"loads": " ".join(f"{priority}:{percent}%" for priority, percent in loads)}
