@@ -25,6 +25,7 @@ FLOORS = {
     "sealing": WORLD,
     "access": HOSTS,
     "probes": HOSTS,
+    "tables": HOSTS,
     "pools": HOSTS,
     "sessions": HOSTS,
     "_transport": HOSTS,

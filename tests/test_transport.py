@@ -177,9 +177,10 @@ def test_forms_are_sent_again(library: str) -> None:
 
 
 @both
-def test_hash_keys(library: str, three: list[Upstream]) -> None:
-    """With ring_hash the same key goes to the same endpoint, from the request or from the call."""
-    options: dict[str, Any] = {"balancer": "ring_hash", "hash": {"on": ["header:x-tenant", "query:t", "path"]}}
+@pytest.mark.parametrize("balancer", ["ring_hash", "maglev", "rendezvous"])
+def test_hash_keys(library: str, balancer: str, three: list[Upstream]) -> None:
+    """The same key goes to the same endpoint, from the request or from the call."""
+    options: dict[str, Any] = {"balancer": balancer, "hash": {"on": ["header:x-tenant", "query:t", "path"]}}
     with pools_over(library, [one.url for one in three], **options) as pools, pools.client() as client:
 
         def ports(**kwargs: Any) -> set[int]:
@@ -191,6 +192,27 @@ def test_hash_keys(library: str, three: list[Upstream]) -> None:
     for found in (by_tenant, by_query, by_call):
         assert all(len(one) == 1 for one in found)
         assert len(set.union(*found)) == 3
+
+
+@both
+def test_terminal_and_joined_hash_keys(library: str, three: list[Upstream]) -> None:
+    """Several values of a header are one, joined with a comma (gRFC A76); after a terminal key nothing counts."""
+    on = [{"key": "header:x-tenant", "terminal": True}, "query:t"]
+    with (
+        pools_over(library, [one.url for one in three], balancer="rendezvous", hash={"on": on}) as pools,
+        pools.client() as client,
+    ):
+
+        def port(*tenants: str, t: int = 0) -> int:
+            headers = [("x-tenant", tenant) for tenant in tenants]
+            found: int = client.get("http://catalog/", headers=headers, params={"t": t}).json()["port"]
+            return found
+
+        for n in range(10):
+            assert port("a", str(n)) == port(f"a,{n}")
+        assert len({port("a", t=t) for t in range(20)}) == 1
+        assert len({port(t=t) for t in range(20)}) > 1
+        assert len({port("a", str(n)) for n in range(20)}) > 1
 
 
 class OfUser(RequestState):

@@ -21,9 +21,10 @@ from .probes import Probes
 from .routing.endpoint import EndpointStatus
 from .routing.explain import Explained, explain
 from .routing.hashing import HashKey, parse_hash_keys
-from .routing.options import PoolOptions
+from .routing.options import HASHING, PoolOptions
 from .routing.pool import Pool
 from .settings import Settings, load
+from .tables import aside
 from .worker import in_forked_children
 
 if TYPE_CHECKING:
@@ -74,17 +75,20 @@ class Pools:
         random = self._random or Random()  # a forked child must not repeat its parent's choices
         self._lock = Lock()
         self._pools = {
-            name.lower(): Pool(name.lower(), options, self._clock, random, lock=Lock(), locality=self.settings.locality)
-            for name, options in self.settings.pools.items()
+            name.lower(): self._pool(name.lower(), options, random) for name, options in self.settings.pools.items()
         }
         self._served = dict(self._routes())
         self._probes: Probes | None = None
+
+    def _pool(self, name: str, options: PoolOptions, random: Random) -> Pool:
+        lock = Lock()
+        return Pool(name, options, self._clock, random, lock=lock, locality=self.settings.locality, aside=aside(lock))
 
     def _routes(self) -> list[tuple[Origin, Served]]:
         found: list[tuple[Origin, Served]] = []
         for name, options in self.settings.pools.items():
             pool = self._pools[name.lower()]
-            keys = parse_hash_keys(options.hash.on) if options.balancer == "ring_hash" else None
+            keys = parse_hash_keys(options.hash.on) if options.balancer in HASHING else None
             for scheme in _PORTS:
                 found.append(((scheme, pool.name, None), Served(pool, options, options.host == "preserve", keys)))
             for origin in options.match:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unsticky.routing.hashing import HashKey, call_key, combine, hash_text, parse_hash_key, parse_hash_keys
+from unsticky.routing.options import HashKeyOptions
 
 
 @dataclass
@@ -34,6 +35,11 @@ class Source:
 
     def session(self) -> str | None:
         return "v1:abc"
+
+
+def keys(*texts: str) -> tuple[HashKey, ...]:
+    """As in the settings; an "!" marks a terminal one."""
+    return parse_hash_keys(HashKeyOptions(key=text.rstrip("!"), terminal=text.endswith("!")) for text in texts)
 
 
 @pytest.mark.parametrize(
@@ -62,12 +68,31 @@ def test_junk_is_refused(text: str) -> None:
 
 def test_values_combine_in_order() -> None:
     """The policies' order matters, absent ones are passed over, and without any there is no key."""
-    both = call_key(parse_hash_keys(["header:x-tenant", "path"]), Source())
+    both = call_key(keys("header:x-tenant", "path"), Source())
     assert both == combine(hash_text("acme"), hash_text("/items"))
-    assert both != call_key(parse_hash_keys(["path", "header:x-tenant"]), Source())
-    assert call_key(parse_hash_keys(["cookie:none", "path"]), Source()) == hash_text("/items")
-    assert call_key(parse_hash_keys(["cookie:none"]), Source()) is None
+    assert both != call_key(keys("path", "header:x-tenant"), Source())
+    assert call_key(keys("cookie:none", "path"), Source()) == hash_text("/items")
+    assert call_key(keys("cookie:none"), Source()) is None
     assert call_key((), Source()) is None
+
+
+@pytest.mark.parametrize(
+    ("texts", "expected"),
+    [
+        (("header:x-tenant!", "path"), ["acme"]),
+        (("header:none!", "path"), ["/items"]),
+        (("cookie:none", "path!", "session"), ["/items"]),
+        (("header:x-tenant", "cookie:none!", "path"), ["acme"]),  # there is a hash: the terminal key ends the list
+        (("path", "header:x-tenant!", "session"), ["/items", "acme"]),
+        (("header:none!", "cookie:none!"), []),
+    ],
+)
+def test_a_terminal_key_ends_the_list_once_there_is_a_hash(texts: tuple[str, ...], expected: list[str]) -> None:
+    """Envoy's `terminal`, gRFC A42."""
+    key: int | None = None
+    for value in expected:
+        key = combine(key, hash_text(value))
+    assert call_key(keys(*texts), Source()) == key
 
 
 @pytest.mark.parametrize(

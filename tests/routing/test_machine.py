@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from random import Random
+from typing import get_args
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -15,7 +16,7 @@ from unsticky.routing.call import Call, Endpoint, Failure, Lease, Outcome, Send,
 from unsticky.routing.eligibility import Ranking
 from unsticky.routing.endpoint import EndpointState
 from unsticky.routing.flow import route
-from unsticky.routing.options import EjectionOptions, HealthOptions, LimitOptions, PoolOptions, RetryOptions
+from unsticky.routing.options import Balancer, EjectionOptions, HealthOptions, LimitOptions, PoolOptions, RetryOptions
 from unsticky.routing.pool import Pool
 from unsticky.scalars import Duration
 from unsticky.testing import FakeClock
@@ -41,7 +42,7 @@ class PoolMachine(RuleBasedStateMachine):
     """A driver that does everything a driver may do, at the worst moments."""
 
     @initialize(
-        balancer=st.sampled_from(["round_robin", "weighted_round_robin", "random", "least_request", "ring_hash"]),
+        balancer=st.sampled_from(get_args(Balancer)),
         attempts=st.integers(1, 5),
         ejection=st.integers(0, 3),
         first=SETS,

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from random import Random
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from support.routing import endpoint, get, make_pool
+from support.routing import DOWN, by_host, endpoint, get, make_pool
 from unsticky.routing.call import Endpoint
 from unsticky.routing.endpoint import EndpointState
 from unsticky.routing.options import HashOptions
-from unsticky.routing.ring import Ring
+from unsticky.routing.ring import Ring, building, counted
 
 ENVOY = {  # ring_hash_lb_test.cc: six hosts 127.0.0.1:90 to :95, minimum_ring_size 12
     833437586790550860: 94,
@@ -36,15 +37,26 @@ def address(port: int, weight: int = 1) -> EndpointState:
 HOSTS = [address(port) for port in range(90, 96)]
 
 
+def ring(hosts: list[EndpointState], minimum: int, maximum: int = 8_388_608) -> Ring:
+    """The whole of it, at once."""
+    steps = building(hosts, minimum, maximum)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            made: Ring = end.value
+            return made
+
+
 def port(state: EndpointState) -> int:
     return int(state.endpoint.address.rpartition(":")[2])
 
 
 def test_entries_are_envoys() -> None:
     """All twelve hashes and their owners."""
-    ring = Ring(HOSTS, 12, 8_388_608)
-    assert ring.hashes == list(ENVOY)
-    assert {point: port(ring.first(point, HOSTS)) for point in ring.hashes} == ENVOY
+    made = ring(HOSTS, 12)
+    assert list(made.hashes) == list(ENVOY)
+    assert {point: port(made.home(point)) for point in made.hashes} == ENVOY
 
 
 @pytest.mark.parametrize(
@@ -52,44 +64,54 @@ def test_entries_are_envoys() -> None:
 )
 def test_lookups_are_envoys(key: int, owner: int) -> None:
     """First entry at or after the key, around the ring."""
-    assert port(Ring(HOSTS, 12, 8_388_608).first(key, HOSTS)) == owner
+    assert port(ring(HOSTS, 12).home(key)) == owner
 
 
-def test_a_missing_endpoint_is_passed_over() -> None:
-    """The next one on the ring takes the keys of one that is gone; nobody else's keys move."""
-    ring = Ring(HOSTS, 1024, 8_388_608)
-    rest = HOSTS[1:]
-    random = Random(5)
-    moved = Counter()
-    for _ in range(5000):
-        key = random.getrandbits(64)
-        before, after = ring.first(key, HOSTS), ring.first(key, rest)
-        if before is HOSTS[0]:
-            moved[after] += 1
-        else:
-            assert before is after
-    assert set(moved) == set(rest)  # its keys spread over all others
+def test_further_owners_are_those_of_envoys_further_attempts() -> None:
+    """Envoy's attempt n takes the nth entry after the first, around the ring."""
+    owners = list(ENVOY.values())
+    for index, point in enumerate(ENVOY):
+        assert [port(state) for state in ring(HOSTS, 12).owners(point)] == owners[index:] + owners[:index]
+
+
+@given(st.integers(1, 3000), st.lists(st.integers(0, 2**64 - 1), min_size=1))
+def test_a_lookup_is_the_search_of_the_whole_ring(minimum: int, keys: list[int]) -> None:
+    """However many entries there are: sectors are a shortcut only."""
+    made = ring(HOSTS, minimum)
+    for key in (*keys, *made.hashes[:20], 0, 2**64 - 1):
+        assert made.home(key) is next(made.owners(key))
 
 
 def test_entries_follow_weights() -> None:
     """Weights 1 and 3 in a ring of 12: 3 and 9 entries."""
-    ring = Ring([address(90), address(91, 3)], 12, 8_388_608)
-    assert Counter(port(ring.first(point, [*HOSTS, *ring._owners])) for point in ring.hashes) == {90: 3, 91: 9}
+    made = ring([address(90), address(91, 3)], 12)
+    assert Counter(port(made.home(point)) for point in made.hashes) == {90: 3, 91: 9}
 
 
 def test_maximum_bounds_the_ring() -> None:
-    """The ring is never larger than allowed, even when the lightest endpoint loses its entries; it stays pickable."""
+    """The ring is never larger than allowed, even when the lightest endpoint loses its entries."""
     light, heavy = address(90), address(91, 999)
-    ring = Ring([heavy, light], 10, 10)
-    assert len(ring.hashes) == 10
-    assert ring.first(7, [light]) is light
+    assert counted([heavy, light], 10, 10) == [10, 0]
+    assert len(ring([heavy, light], 10, 10).hashes) == 10
+
+
+def test_an_endpoint_without_entries_is_still_used_when_it_is_the_only_one_left() -> None:
+    """A call that tried the heavy one gets the light one, though the ring does not lead there."""
+    pool = make_pool(
+        endpoint("light"),
+        endpoint("heavy", weight=65535),
+        balancer="ring_hash",
+        hash=HashOptions(minimum_ring_size=10, maximum_ring_size=10),
+    )
+    run = get(pool, by_host(heavy=DOWN), key=7)
+    assert run.hosts == ["heavy", "light"]
 
 
 @pytest.mark.parametrize(("minimum", "maximum"), [(0, 10), (11, 10)])
 def test_sizes_that_cross_are_refused(minimum: int, maximum: int) -> None:
     """As Envoy does."""
     with pytest.raises(ValueError, match="ring sizes"):
-        Ring(HOSTS, minimum, maximum)
+        ring(HOSTS, minimum, maximum)
 
 
 def test_a_pool_keeps_keys_with_their_endpoint() -> None:

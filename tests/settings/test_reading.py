@@ -10,7 +10,7 @@ import pytest
 
 from unsticky import settings
 from unsticky.errors import SettingsError
-from unsticky.routing.options import EndpointOptions, PoolOptions, RetryOptions
+from unsticky.routing.options import EndpointOptions, HashKeyOptions, PoolOptions, RetryOptions
 from unsticky.scalars import Duration
 from unsticky.settings import Settings
 
@@ -57,7 +57,7 @@ def test_the_design_s_example() -> None:
         EndpointOptions(url="http://10.0.0.2:8000", weight=3, priority=1, locality="b"),
     )
     assert (pool.timeout, pool.retry.attempt_timeout, pool.health.interval) == (2.0, 0.5, 5.0)
-    assert pool.hash.on == ("header:x-tenant", "path")
+    assert pool.hash.on == (HashKeyOptions(key="header:x-tenant"), HashKeyOptions(key="path"))
 
 
 def test_options_are_frozen() -> None:
@@ -122,6 +122,20 @@ ALONE = [
     (catalog(ejection={"base_time": "1h"}), "pools.catalog.ejection.base_time: must not be longer than"),
     (catalog(balancer="ring_hash", hash={"on": ["heder:x"]}), "pools.catalog.hash.on[0]: expected "),
     (catalog(hash={"on": ["path"]}), 'pools.catalog.hash.on: has no effect with balancer = "least_request"'),
+    (catalog(hash={"balance_factor": 150}), "pools.catalog.hash.balance_factor: has no effect with balancer"),
+    (catalog(balancer="maglev", hash={"balance_factor": 99}), "pools.catalog.hash.balance_factor: must be 100 or more"),
+    (catalog(balancer="maglev", hash={"on": [{"key": "path", "terminal": 1}]}), "pools.catalog.hash.on[0].terminal: "),
+    (
+        catalog(balancer="maglev", hash={"table_size": 65536}),
+        "pools.catalog.hash.table_size: must be a prime number; the nearest are 65521 and 65537",
+    ),
+    (
+        catalog(balancer="maglev", hash={"table_size": 2}, endpoints=["http://a", "http://b", "http://c"]),
+        "pools.catalog.hash.table_size: must be at least the number of endpoints (3)",
+    ),
+    (catalog(least_request={"choice_count": 11}), "pools.catalog.least_request.choice_count: expected an integer from"),
+    (catalog(balancer="random", least_request={"choice_count": 3}), "pools.catalog.least_request: has no effect with"),
+    (catalog(peak_ewma={"decay_time": "1s"}), 'pools.catalog.peak_ewma: has no effect with balancer = "least_request"'),
     (catalog(balancer="ring_hash", locality="a"), 'pools.catalog.locality: has no effect with balancer = "ring_hash"'),
     (catalog(balancer="ring_hash", subset_size=3), "pools.catalog.subset_size: balancer"),
     (catalog(hash={"minimum_ring_size": 9, "maximum_ring_size": 8}), "pools.catalog.hash.minimum_ring_size: must not"),

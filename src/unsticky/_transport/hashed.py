@@ -28,8 +28,8 @@ class HashedRequest:
         return value
 
     def header(self, name: str) -> str | None:
-        value: str | None = self._request.headers.get(name)
-        return value
+        values: list[str] = self._request.headers.get_list(name)
+        return ",".join(values) if values else None
 
     def cookie(self, name: str) -> str | None:
         inbound = current.get()

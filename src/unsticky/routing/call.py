@@ -57,6 +57,7 @@ class Lease:
     state: EndpointState
     generation: int  # the endpoint's era: what is seen of an earlier era is dropped
     _give_back: Callable[[Lease], None]  # appends to the pool's deque: a garbage collector may call it anywhere
+    began: float = 0.0  # monotonic seconds
     released: bool = False
     settled: bool = False  # by the pool, under its lock: two threads may release at the same moment
     good: bool = False  # the response was fine up to its headers

@@ -44,6 +44,8 @@ class EndpointState:
     endpoint: Endpoint
     weight: float = 0.0  # the effective one: the endpoint's own until something says otherwise
     in_flight: int = 0  # leases that are not given back
+    rtt: float = 0.0  # Peak EWMA of the seconds up to response headers; 0: it never answered
+    rtt_at: float = 0.0  # when that was brought up to date
     generation: int = 0  # era; raised by an ejection and by removal
     place: int = 0  # in the order that subsets are cut by
     drained: bool | None = None  # what `Pool.drain` said; it outlives what discovery says

@@ -15,7 +15,17 @@ from msgspec import Meta
 from ..rules import HASH_KEY, HEADER_NAME, METHOD, ORIGIN, PATH, Shorthand
 from ..scalars import Duration, Secret
 
-Balancer = Literal["round_robin", "weighted_round_robin", "random", "least_request", "ring_hash"]
+Balancer = Literal[
+    "round_robin",
+    "weighted_round_robin",
+    "random",
+    "least_request",
+    "peak_ewma",
+    "ring_hash",
+    "maglev",
+    "rendezvous",
+]
+HASHING = frozenset({"ring_hash", "maglev", "rendezvous"})  # who has a home for each key
 Status = Annotated[int, Meta(ge=100, le=599)]
 
 
@@ -26,7 +36,7 @@ class EndpointOptions:
     url: Annotated[str, ORIGIN, Meta(description="The server's origin: scheme, host and port.")]
     weight: Annotated[
         int,
-        Meta(ge=1, le=65535, description="Its share, for weighted_round_robin, least_request and ring_hash."),
+        Meta(ge=1, le=65535, description="Its share, for all balancers but round_robin and random."),
     ] = 1
     priority: Annotated[
         int,
@@ -37,26 +47,68 @@ class EndpointOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HashOptions:
-    """What ring_hash hashes.
+class LeastRequestOptions:
+    """How hard least_request looks for an endpoint with few calls in flight."""
 
-    Of the outbound request: path, query:NAME, header:NAME. Of the inbound one: cookie:NAME, inbound-header:NAME,
-    session. Several are combined in their order; where none is present the call goes to a random endpoint.
+    choice_count: Annotated[
+        int, Meta(ge=2, le=10, description="Endpoints that are drawn and compared for each attempt.")
+    ] = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeakEwmaOptions:
+    """How long peak_ewma remembers (Finagle, Envoy's peak_ewma)."""
+
+    decay_time: Annotated[Duration, Meta(gt=0, description="The mean lifetime of a time that was seen.")] = Duration(10)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HashKeyOptions:
+    """One thing to hash, and whether that is enough. May also be written as the text of `key` alone."""
+
+    key: Annotated[
+        str,
+        HASH_KEY,
+        Meta(
+            description="Of the outbound request: path, query:NAME, header:NAME; of the inbound one: cookie:NAME, "
+            "inbound-header:NAME, session."
+        ),
+    ]
+    terminal: Annotated[
+        bool, Meta(description="True: those that follow are not looked at, if there is something to hash up to here.")
+    ] = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HashOptions:
+    """What ring_hash, maglev and rendezvous hash, and how.
+
+    Several keys are combined in their order; where none is present the call goes to a random endpoint.
     """
 
     on: Annotated[
-        tuple[Annotated[str, HASH_KEY], ...],
+        tuple[Annotated[HashKeyOptions, Shorthand("key")], ...],
         Meta(
             description="Of the outbound request: path, query:NAME, header:NAME; of the inbound one: cookie:NAME, "
             "inbound-header:NAME, session. Several are combined."
         ),
     ] = ()
+    balance_factor: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=10_000,
+            description="Percent of its share of the calls in flight that an endpoint takes, before others stand in; "
+            "100 or more, such as 150. 0: no bound.",
+        ),
+    ] = 0
     minimum_ring_size: Annotated[int, Meta(ge=1, le=8_388_608, description="Entries that the ring has at least.")] = (
         1024
     )
     maximum_ring_size: Annotated[int, Meta(ge=1, le=8_388_608, description="Entries that the ring has at most.")] = (
         8_388_608
     )
+    table_size: Annotated[int, Meta(ge=2, le=5_000_011, description="Slots of maglev's table: a prime number.")] = 65537
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -257,6 +309,8 @@ class PoolOptions:
         int | None,
         Meta(ge=1, description="How many endpoints of a level one process uses (gRFC A68). Unset: all of them."),
     ] = None
+    least_request: LeastRequestOptions = default(default_factory=LeastRequestOptions)
+    peak_ewma: PeakEwmaOptions = default(default_factory=PeakEwmaOptions)
     hash: HashOptions = default(default_factory=HashOptions)
     retry: RetryOptions = default(default_factory=RetryOptions)
     health: HealthOptions = default(default_factory=HealthOptions)

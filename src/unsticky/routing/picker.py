@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from bisect import bisect
 from collections.abc import Collection, Sequence
-from itertools import accumulate
 from math import gcd
 from random import Random
 from typing import Protocol
 
+from .draw import Draws
 from .eligibility import Group, untried
 from .endpoint import EndpointState
 from .options import PoolOptions
-from .ring import Ring
+from .peak_ewma import PeakEwma
 
 _MOST_SKIPPED = 64  # turns of a weighted sequence: enough to spread workers, cheap for any weights
 
@@ -20,15 +19,12 @@ _MOST_SKIPPED = 64  # turns of a weighted sequence: enough to spread workers, ch
 class Picker(Protocol):
     """Sees a ready group of two or more, never filters, never blocks."""
 
-    def pick(self, group: Group, key: int | None, tried: Collection[EndpointState]) -> EndpointState:
+    def pick(self, group: Group, key: int | None, tried: Collection[EndpointState], now: float) -> EndpointState:
         """One of `group` that is not in `tried`; there is one. `key` is the call's 64-bit hash, if it has one.
 
-        While nothing changes the very same tuple comes again, so what is derived from it may be kept.
+        `now` is monotonic seconds. While nothing changes the very same tuple comes again, so what is derived from it
+        may be kept.
         """
-        ...
-
-    def replace(self, states: Group) -> None:
-        """The pool's endpoints are these now, fit or not."""
         ...
 
 
@@ -38,14 +34,12 @@ class RoundRobin:
     def __init__(self, random: Random) -> None:
         self._turn = random.randrange(1 << 16)
 
-    def pick(self, group: Group, key: int | None, tried: Collection[EndpointState]) -> EndpointState:
+    def pick(self, group: Group, key: int | None, tried: Collection[EndpointState], now: float) -> EndpointState:
         while True:
             self._turn += 1
             state = group[self._turn % len(group)]
             if state not in tried:
                 return state
-
-    def replace(self, states: Group) -> None: ...
 
 
 class RandomChoice:
@@ -54,56 +48,46 @@ class RandomChoice:
     def __init__(self, random: Random) -> None:
         self._random = random.random
 
-    def pick(self, group: Group, key: int | None, tried: Collection[EndpointState]) -> EndpointState:
-        group = untried(group, tried) if tried else group
-        return group[int(self._random() * len(group))]
-
-    def replace(self, states: Group) -> None: ...
+    def pick(self, group: Group, key: int | None, tried: Collection[EndpointState], now: float) -> EndpointState:
+        while (state := group[int(self._random() * len(group))]) in tried:
+            if len(tried) * 2 > len(group):
+                group = untried(group, tried)
+        return state
 
 
 class LeastRequest:
-    """Power of two choices (Mitzenmacher; Envoy's least request with choice_count 2).
+    """Power of two choices (Mitzenmacher; Envoy's and gRPC's least request), or of more.
 
     Two different endpoints are drawn, in proportion to their weights. The second gets the call if its load after it
     is no more than the first's load now: (active2 + 1) / weight2 <= active1 / weight1. Among equal weights that
     is "fewer active calls, else the first"; when idle, shares are those of the weights; when busy, loads become
     equal per weight. (Comparing Envoy's w / (active + 1) of both would starve light endpoints when idle.)
+    Each further choice is one that is not the best so far, and must be better than it in the same way.
     """
 
-    def __init__(self, random: Random) -> None:
-        self._random = random.random
-        self._group: Group = ()
-        self._sums: Sequence[float] | None = None  # None: all weights are equal
+    def __init__(self, random: Random, choices: int = 2) -> None:
+        self._draws = Draws(random)
+        self._more = range(choices - 2)
 
-    def pick(self, group: Group, key: int | None, tried: Collection[EndpointState]) -> EndpointState:
-        if tried:
-            group = untried(group, tried)
-            sums = _sums(group)
-        else:
-            if group is not self._group:
-                self._group, self._sums = group, _sums(group)
-            sums = self._sums
-        if len(group) == 1:
-            return group[0]
-        return self._weighted(group, sums) if sums else self._equal(group)
+    def pick(self, group: Group, key: int | None, tried: Collection[EndpointState], now: float) -> EndpointState:
+        draw = self._draws.among(group, tried)
+        if len(draw.group) == 1:
+            return draw.group[0]
+        best, other = draw.two()
+        weighted = draw.mean_weight is not None
+        if _better(other, best, weighted):
+            best = other
+        for _ in self._more:
+            other = draw.other(best)
+            if _better(other, best, weighted):
+                best = other
+        return best
 
-    def replace(self, states: Group) -> None: ...
 
-    def _equal(self, group: Group) -> EndpointState:
-        i = int(self._random() * len(group))
-        j = int(self._random() * (len(group) - 1))
-        first, second = group[i], group[j + (j >= i)]  # the second is drawn from those around the first
-        return second if second.in_flight < first.in_flight else first
-
-    def _weighted(self, group: Group, sums: Sequence[float]) -> EndpointState:
-        i = bisect(sums, self._random() * sums[-1])
-        first = group[i]
-        weight = first.weight
-        point = self._random() * (sums[-1] - weight)
-        second = group[bisect(sums, point + weight if point >= sums[i] - weight else point)]
-        if (second.in_flight + 1) * weight <= first.in_flight * second.weight:
-            return second
-        return first
+def _better(other: EndpointState, best: EndpointState, weighted: bool) -> bool:
+    if weighted:
+        return (other.in_flight + 1) * best.weight <= best.in_flight * other.weight
+    return other.in_flight < best.in_flight
 
 
 class WeightedRoundRobin:
@@ -118,15 +102,13 @@ class WeightedRoundRobin:
         self._group: Group = ()
         self._sequence = SmoothSequence(())
 
-    def pick(self, group: Group, key: int | None, tried: Collection[EndpointState]) -> EndpointState:
+    def pick(self, group: Group, key: int | None, tried: Collection[EndpointState], now: float) -> EndpointState:
         if tried:
             group = untried(group, tried)
             return self._random.choices(group, [state.weight for state in group])[0]
         if group is not self._group:
             self._begin(group)
         return group[self._sequence.turn()]
-
-    def replace(self, states: Group) -> None: ...
 
     def _begin(self, group: Group) -> None:
         self._group = group
@@ -165,54 +147,18 @@ class SmoothSequence:
         return best
 
 
-class RingHash:
-    """By the call's key, so that equal keys meet the same endpoint; a call without one goes anywhere.
-
-    There is a ring per priority, over all its endpoints: one that is not fit is passed over, and the keys of the
-    others stay where they are.
-    """
-
-    def __init__(self, options: PoolOptions, random: Random) -> None:
-        self._options = options.hash
-        self._anywhere = RandomChoice(random)
-        self._rings: dict[int, Ring] = {}
-        self._group: Group = ()
-        self._members: frozenset[EndpointState] = frozenset()
-
-    def pick(self, group: Group, key: int | None, tried: Collection[EndpointState]) -> EndpointState:
-        if key is None:
-            return self._anywhere.pick(group, key, tried)
-        if group is not self._group:
-            self._group, self._members = group, frozenset(group)
-        members = self._members.difference(tried) if tried else self._members
-        return self._rings[group[0].endpoint.priority].first(key, members)
-
-    def replace(self, states: Group) -> None:
-        levels: dict[int, list[EndpointState]] = {}
-        for state in states:
-            levels.setdefault(state.endpoint.priority, []).append(state)
-        self._rings = {
-            priority: Ring(level, self._options.minimum_ring_size, self._options.maximum_ring_size)
-            for priority, level in levels.items()
-        }
-
-
 def picker_for(options: PoolOptions, random: Random) -> Picker:
-    """The picker of `options.balancer`."""
-    if options.balancer == "ring_hash":
-        return RingHash(options, random)
-    return _PICKERS[options.balancer](random)
-
-
-_PICKERS: dict[str, type[RoundRobin | WeightedRoundRobin | RandomChoice | LeastRequest]] = {
-    "round_robin": RoundRobin,
-    "weighted_round_robin": WeightedRoundRobin,
-    "random": RandomChoice,
-    "least_request": LeastRequest,
-}
-
-
-def _sums(group: Group) -> Sequence[float] | None:
-    """Running sums of the weights, or None when all are equal."""
-    weights = [state.weight for state in group]
-    return list(accumulate(weights)) if min(weights) != max(weights) else None
+    """The picker of `options.balancer`, if that is none of those that hash (hashed.py)."""
+    match options.balancer:
+        case "round_robin":
+            return RoundRobin(random)
+        case "weighted_round_robin":
+            return WeightedRoundRobin(random)
+        case "random":
+            return RandomChoice(random)
+        case "least_request":
+            return LeastRequest(random, options.least_request.choice_count)
+        case "peak_ewma":
+            return PeakEwma(random, options.peak_ewma.decay_time)
+        case _:
+            raise ValueError(f"{options.balancer} hashes")

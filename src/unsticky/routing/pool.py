@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from random import Random
 
@@ -16,16 +16,17 @@ from .classify import Verdict
 from .eligibility import Group, Ranking, Rules, Tier, by_priority, choice, ranking
 from .endpoint import EndpointState, EndpointStatus, condition, endpoint_from, status
 from .events import FailedOver, HealthChanged, LoadShifted, Overflowed, PanicChanged, PoolEvent
+from .hashed import Build, HashPickers
 from .health import CheckResult, observe_check
 from .limits import Places
-from .options import PoolOptions
+from .options import HASHING, PoolOptions
 from .outliers import Outliers
+from .peak_ewma import observe, observe_failure
 from .picker import Picker, picker_for
 from .subset import place, watched
 
 _DRAWS = 3  # more before all endpoints are looked at for one that is not full
 _NAMED = 5  # endpoints that an error names
-HASHING = frozenset({"ring_hash", "maglev", "rendezvous"})  # who has a home for each key
 KEPT_EVENTS = 1000  # more than a driver leaves behind between two steps
 
 
@@ -45,8 +46,13 @@ class Pool:
         *,
         lock: AbstractContextManager[object] | None = None,
         locality: str | None = None,
+        aside: Callable[[Sequence[Build]], None] | None = None,
     ) -> None:
-        """`locality` is where this process stands, unless the pool's own options say otherwise."""
+        """`locality` is where this process stands, unless the pool's own options say otherwise.
+
+        `aside` is called with the lock held, and returns at once: it sees that large tables are built without the lock
+        and then installed (routing/hashed.py). Without it `replace` builds them.
+        """
         self.name = name
         self.options = options
         self.clock = clock
@@ -57,25 +63,28 @@ class Pool:
         self.releases: deque[Lease] = deque()
         self.used = False  # it has had a call
         self._events: deque[PoolEvent] = deque(maxlen=KEPT_EVENTS)
-        self._hashes = options.balancer in HASHING
+        self._places = Places(options.limits)
+        self._hashed = HashPickers(options, random, self._places) if options.balancer in HASHING else None
+        self._aside: Callable[[Sequence[Build]], None] | None = None  # nobody calls yet: first tables are made at once
+        self._decay = options.peak_ewma.decay_time if options.balancer == "peak_ewma" else None
         self._rules = Rules(
             factor=round(options.overprovisioning * 100),
             panic_threshold=options.panic_threshold,
             # A key's home is the same for all callers, wherever they stand.
-            locality=None if self._hashes else options.locality or locality,
+            locality=None if self._hashed else options.locality or locality,
             subset_size=options.subset_size,
         )
         self._seed = random.getrandbits(64) if options.subset_size else 0  # each process has a subset of its own
-        self._pickers: dict[object, Picker] = {}  # one per group that calls alternate between
+        self._pickers: dict[tuple[object, ...], Picker] = {}  # one per group that calls alternate between
         self._levels: dict[int, Group] = {}
         self._states: dict[str, EndpointState] = {}  # by URL
         self._ranking = Ranking()
         self._watched: tuple[Ranking, tuple[Endpoint, ...]] = (self._ranking, ())
         self._stale = False  # `_ranking` no longer fits the states
-        self._places = Places(options.limits)
         self._outliers = Outliers(options.ejection, random, self._events.append)
         self._loads: tuple[tuple[int, int], ...] = ()  # percent by level
         self.replace(map(endpoint_from, options.endpoints) if endpoints is None else endpoints)
+        self._aside = aside
 
     # What the owner does ------------------------------------------------
 
@@ -103,9 +112,9 @@ class Pool:
         self._states = new  # at once: `endpoints` is read without the lock
         self._outliers.replace(new)
         self._levels = {level[0].endpoint.priority: level for level in by_priority(new.values())}
-        self._pickers = {slot: picker for slot, picker in self._pickers.items() if _priority(slot) in self._levels}
-        for slot, picker in self._pickers.items():
-            picker.replace(self._levels[_priority(slot)])
+        self._pickers = {slot: picker for slot, picker in self._pickers.items() if slot[0] in self._levels}
+        if self._hashed and (builds := self._hashed.replace(self._levels, at_once=self._aside is None)) and self._aside:
+            self._aside(builds)
         self._stale = True
 
     def drain(self, name: str, draining: bool | None = True) -> bool:
@@ -185,19 +194,21 @@ class Pool:
             raise self._overflow(limit)
         tier, excluded = choice(self._ranking.order, tried) if tried else (self._drawn(key), ())
         states = tier.states
-        state = states[0] if len(states) == 1 else self._picker(tier).pick(states, key, excluded)
+        state = states[0] if len(states) == 1 else self._picker(tier).pick(states, key, excluded, now)
         if places.full and state in places.full:
-            state = self._with_place(tier, key, tried)
+            state = self._with_place(tier, key, tried, now)
         places.take(state)
         self.used = True
         tried.append(state)
-        return Lease(state, state.generation, self.releases.append)
+        return Lease(state, state.generation, self.releases.append, now)
 
     def observe(self, lease: Lease, verdict: Verdict, now: float) -> None:
         """What an attempt's headers, or their absence, say about its endpoint."""
         state = lease.state
         if verdict.good is None or lease.generation != state.generation:
             return
+        if self._decay:
+            _learn(lease, verdict.good, now, self._decay)
         if not verdict.good:
             self._outliers.bad(state, verdict.fault, now)
             return
@@ -214,24 +225,24 @@ class Pool:
         first, sums = self._ranking.first, self._ranking.sums
         if len(first) == 1:
             return first[0]
-        point = self.random.random() if key is None or not self._hashes else key % 100 / 100
+        point = self.random.random() if key is None or not self._hashed else key % 100 / 100
         return first[bisect(sums, point * sums[-1], 0, len(sums) - 1)]
 
-    def _with_place(self, tier: Tier, key: int | None, tried: Sequence[EndpointState]) -> EndpointState:
+    def _with_place(self, tier: Tier, key: int | None, tried: Sequence[EndpointState], now: float) -> EndpointState:
         """Another than the one that was picked and is full.
 
         As long as only some are full, drawing again finds one. Only then all are looked at, fit ones if there are any.
         """
         full, ranking = self._places.full, self._ranking
-        if not self._hashes and not tried and len(tier.states) > 1:
+        if not self._hashed and not tried and len(tier.states) > 1:
             for _ in range(_DRAWS):
-                if (state := self._picker(tier).pick(tier.states, key, ())) not in full:
+                if (state := self._picker(tier).pick(tier.states, key, (), now)) not in full:
                     return state
         tiers = [one for one in (tier, *ranking.order) if not ranking.fit or ranking.fit.issuperset(one.states)]
         for excluded in (full.union(tried), full):
             for one in tiers:
                 if any(state not in excluded for state in one.states):
-                    return self._picker(one).pick(one.states, key, excluded)
+                    return self._picker(one).pick(one.states, key, excluded, now)
         raise self._overflow("maximum_in_flight_per_endpoint")
 
     def _overflow(self, limit: str) -> PoolOverflow:
@@ -243,11 +254,11 @@ class Pool:
 
     def _picker(self, tier: Tier) -> Picker:
         """The tier's own: what pickers keep for a group must not be made again with each turn between groups."""
-        slot = (tier.priority,) if self._hashes else tier.slot
-        picker = self._pickers.get(slot)
+        if self._hashed:
+            return self._hashed.of(tier.priority)
+        picker = self._pickers.get(tier.slot)
         if picker is None:
-            picker = self._pickers[slot] = picker_for(self.options, self.random)
-            picker.replace(self._levels[tier.priority])
+            picker = self._pickers[tier.slot] = picker_for(self.options, self.random)
         return picker
 
     def _why_none(self, now: float) -> str:
@@ -292,10 +303,11 @@ class Pool:
             self._events.append(LoadShifted(self._loads))
 
 
-def _priority(slot: object) -> int:
-    assert isinstance(slot, tuple)
-    priority: int = slot[0]
-    return priority
+def _learn(lease: Lease, good: bool, now: float, decay: float) -> None:
+    if good:
+        observe(lease.state, now - lease.began, now, decay)
+    else:
+        observe_failure(lease.state, now - lease.began, now)
 
 
 def _order(endpoint: Endpoint) -> tuple[int, str, int]:

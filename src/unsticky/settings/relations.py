@@ -8,9 +8,18 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ..errors import Problem
-from ..routing.options import EjectionOptions, HashOptions, PoolOptions, RetryOptions
-from ..routing.pool import HASHING
+from ..routing.maglev import is_prime
+from ..routing.options import (
+    HASHING,
+    EjectionOptions,
+    HashOptions,
+    LeastRequestOptions,
+    PeakEwmaOptions,
+    PoolOptions,
+    RetryOptions,
+)
 from ..session.options import CookieOptions, SessionOptions
+from .shapes import quoted
 from .tree import Settings
 
 
@@ -31,6 +40,19 @@ def _ring(options: HashOptions) -> Iterator[Problem]:
         yield Problem("minimum_ring_size", f"must not be more than maximum_ring_size ({options.maximum_ring_size})")
 
 
+def _table(options: HashOptions) -> Iterator[Problem]:
+    size = options.table_size
+    if not is_prime(size):
+        less = next(number for number in range(size, 1, -1) if is_prime(number))
+        more = next(number for number in range(size, 2 * size) if is_prime(number))
+        yield Problem("table_size", f"must be a prime number; the nearest are {less} and {more}")
+
+
+def _balance(options: HashOptions) -> Iterator[Problem]:
+    if 0 < options.balance_factor < 100:
+        yield Problem("balance_factor", "must be 100 or more, in percent: with less not all calls find room; 0 is off")
+
+
 def _backoff(options: RetryOptions) -> Iterator[Problem]:
     if options.backoff > options.maximum_backoff:
         yield Problem("backoff", f"must not be longer than maximum_backoff ({options.maximum_backoff.text})")
@@ -42,8 +64,26 @@ def _ejection(options: EjectionOptions) -> Iterator[Problem]:
 
 
 def _hash_is_used(options: PoolOptions) -> Iterator[Problem]:
-    if options.hash.on and options.balancer != "ring_hash":
-        yield Problem("hash.on", f'has no effect with balancer = "{options.balancer}"; "ring_hash" uses it')
+    if options.balancer in HASHING:
+        return
+    for name, given in (("on", options.hash.on), ("balance_factor", options.hash.balance_factor)):
+        if given:
+            message = f'has no effect with balancer = "{options.balancer}"; {quoted(sorted(HASHING))} use it'
+            yield Problem(f"hash.{name}", message)
+
+
+def _choices_are_used(options: PoolOptions) -> Iterator[Problem]:
+    for name, given, unset in (
+        ("least_request", options.least_request, LeastRequestOptions()),
+        ("peak_ewma", options.peak_ewma, PeakEwmaOptions()),
+    ):
+        if given != unset and options.balancer != name:
+            yield Problem(name, f'has no effect with balancer = "{options.balancer}"')
+
+
+def _maglev_has_room(options: PoolOptions) -> Iterator[Problem]:
+    if options.balancer == "maglev" and len(options.endpoints) > options.hash.table_size:
+        yield Problem("hash.table_size", f"must be at least the number of endpoints ({len(options.endpoints)})")
 
 
 def _locality_is_used(options: PoolOptions) -> Iterator[Problem]:
@@ -126,11 +166,17 @@ def _prefix(options: CookieOptions) -> Iterator[Problem]:
 
 
 _RELATIONS: dict[type, tuple[Relation, ...]] = {
-    HashOptions: (Relation(frozenset({"minimum_ring_size", "maximum_ring_size"}), _ring),),
+    HashOptions: (
+        Relation(frozenset({"minimum_ring_size", "maximum_ring_size"}), _ring),
+        Relation(frozenset({"table_size"}), _table),
+        Relation(frozenset({"balance_factor"}), _balance),
+    ),
     RetryOptions: (Relation(frozenset({"backoff", "maximum_backoff"}), _backoff),),
     EjectionOptions: (Relation(frozenset({"base_time", "maximum_time"}), _ejection),),
     PoolOptions: (
         Relation(frozenset({"balancer", "hash"}), _hash_is_used),
+        Relation(frozenset({"balancer", "least_request", "peak_ewma"}), _choices_are_used),
+        Relation(frozenset({"balancer", "hash", "endpoints"}), _maglev_has_room),
         Relation(frozenset({"balancer", "locality"}), _locality_is_used),
         Relation(frozenset({"balancer", "subset_size"}), _subset_is_meant),
         Relation(frozenset({"endpoints"}), _endpoints_differ),
