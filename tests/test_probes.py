@@ -15,6 +15,7 @@ from support.pools import pools_over
 from support.tls import CERTIFICATE, tls_endpoint
 from support.upstream import Upstream, closed_port, upstream, upstreams
 from support.waiting import eventually
+from unsticky.errors import SettingsError
 from unsticky.pools import Pools
 from unsticky.routing.call import Endpoint
 from unsticky.worker import worker
@@ -187,6 +188,15 @@ def test_certificates(options: dict[str, Any], healthy: bool, tmp_path: Path, mo
         options = {**options, "ca_file": "ca.pem"}
     with tls_endpoint() as endpoint, probing([endpoint.url], path="/", **options) as pools:
         eventually(lambda: verdicts(pools) == [healthy])
+
+
+def test_authorities_that_cannot_be_read(tmp_path: Path) -> None:
+    """A mistake in the settings is said at the start, not as endpoints that are all unhealthy."""
+    (tmp_path / "empty.pem").touch()
+    for name in ("empty.pem", "missing.pem"):
+        health = {"path": "/", "ca_file": str(tmp_path / name)}
+        with pytest.raises(SettingsError, match=r"pools\.x\.health\.ca_file: can't be read as certificates"):
+            Pools.from_settings({"pools": {"x": {"endpoints": ["https://a"], "health": health}}})
 
 
 def test_nobody_there() -> None:

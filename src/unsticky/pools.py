@@ -17,7 +17,8 @@ from weakref import WeakSet
 from httpx import URL, InvalidURL
 
 from .clock import Clock, SystemClock
-from .probes import Probes
+from .errors import SettingsError
+from .probes import Probes, problems
 from .routing.endpoint import EndpointStatus
 from .routing.explain import Explained, explain
 from .routing.hashing import HashKey, parse_hash_keys
@@ -59,6 +60,8 @@ class Pools:
     """
 
     def __init__(self, settings: Settings, *, clock: Clock | None = None, random: Random | None = None) -> None:
+        if found := problems(settings.pools):
+            raise SettingsError("settings", found)
         self.settings = settings
         self._clock = clock or SystemClock()
         self._random = random

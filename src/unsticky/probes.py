@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import ssl
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache, partial
 from random import Random
 
 import httpx
 
+from .errors import Problem
 from .routing.call import Endpoint
 from .routing.health import BAD, GOOD, MOST_BODY, CheckResult, checked, judged, pause, target
-from .routing.options import HealthOptions
+from .routing.options import HealthOptions, PoolOptions
 from .routing.pool import Pool
 from .telemetry.otel import suppressed
 from .telemetry.pool_events import report
@@ -37,6 +38,19 @@ class Probes:
     def close(self) -> None:
         self._dropped.detach()
         _release(self._periodic)
+
+
+def problems(options: Mapping[str, PoolOptions]) -> list[Problem]:
+    """Authorities that can't be read, by their setting: a check would only call each endpoint unhealthy."""
+    found = []
+    for name, pool in options.items():
+        if checked(pool.health) and pool.health.ca_file:
+            try:
+                _tls(pool.health.verify, pool.health.ca_file)
+            except OSError as error:
+                text = f"can't be read as certificates: {type(error).__name__}"
+                found.append(Problem(f"pools.{name}.health.ca_file", text))
+    return found
 
 
 def _release(holds: Iterable[Hold]) -> None:
@@ -104,7 +118,7 @@ async def _check(endpoint: Endpoint, options: HealthOptions) -> CheckResult:
     try:
         async with asyncio.timeout(options.timeout):
             return await (_connected(host, port) if options.type == "tcp" else _answered(origin, options))
-    except (httpx.HTTPError, TimeoutError, OSError):
+    except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, OSError, ValueError):
         return BAD
 
 
@@ -117,7 +131,7 @@ async def _connected(host: str, port: int) -> CheckResult:
 async def _answered(origin: str, options: HealthOptions) -> CheckResult:
     """Over a connection of its own, so that a server that stopped accepting is noticed."""
     host = {} if options.host is None else {"host": options.host}
-    extensions = {"sni_hostname": options.host.partition(":")[0]} if options.host and origin[:6] == "https:" else {}
+    extensions = {"sni_hostname": options.host} if options.host and origin.startswith("https:") else {}
     tls = _tls(options.verify, options.ca_file) if origin.startswith("https:") else _no_tls()
     async with (
         httpx.AsyncClient(timeout=options.timeout, trust_env=False, verify=tls) as client,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -11,7 +12,9 @@ from hypothesis import strategies as st
 from support.routing import DOWN, OK, Run, answers, drive, endpoint, finish, get, in_flight, make_pool, state
 from unsticky.errors import AttemptsFailed, PoolOverflow
 from unsticky.routing.call import Call
+from unsticky.routing.endpoint import EndpointState
 from unsticky.routing.events import Overflowed
+from unsticky.routing.explain import explain
 from unsticky.routing.limits import Places
 from unsticky.routing.options import EjectionOptions, LimitOptions
 from unsticky.routing.pool import Pool
@@ -106,6 +109,14 @@ def test_what_was_not_sent_earns_no_retries() -> None:
     assert pool.budget.balance(pool.clock.monotonic()) == before
 
 
+def test_full_ones_are_shown() -> None:
+    """In the status, and where it is explained who gets calls."""
+    pool = make_pool("a", "b", limits=LimitOptions(maximum_in_flight_per_endpoint=1))
+    busy = start(pool).hosts[0]
+    assert {one.endpoint.address[0]: one.reason for one in pool.snapshot()}[busy] == "full"
+    assert {one.address[0]: one.eligible for one in explain(pool)} == {name: name != busy for name in "ab"}
+
+
 def test_the_last_free_one_of_many_is_found() -> None:
     """Also when it is one of a thousand."""
     pool = make_pool(*(f"h{i}" for i in range(1000)), limits=LimitOptions(maximum_in_flight_per_endpoint=1))
@@ -119,11 +130,14 @@ STEPS = st.lists(
 )
 
 
-@given(STEPS, st.none() | st.integers(1, 3), st.none() | st.integers(1, 8))
-def test_places_are_counted_right(steps: list[tuple[str, int, int]], each: int | None, most: int | None) -> None:
-    """After any steps the counts are those that counting anew gives."""
+@given(STEPS, st.none() | st.integers(1, 3), st.none() | st.integers(1, 8), st.integers(0, 99))
+def test_places_are_counted_right(
+    steps: list[tuple[str, int, int]], each: int | None, most: int | None, seed: int
+) -> None:
+    """After any steps the counts are those that counting anew gives, and whoever is found has a place."""
     options = LimitOptions(maximum_in_flight=most, maximum_in_flight_per_endpoint=each)
-    places, states, fit = Places(options), [state(f"h{i}") for i in range(6)], frozenset[object]()
+    places, states, random = Places(options), [state(f"h{i}") for i in range(6)], Random(seed)
+    groups: list[list[EndpointState]] = []
     for step, index, mask in steps:
         one = states[index]
         if step == "take" and not (each and one.in_flight >= each):
@@ -131,10 +145,17 @@ def test_places_are_counted_right(steps: list[tuple[str, int, int]], each: int |
         elif step == "give" and one.in_flight:
             places.give_back(one)
         elif step == "rank":
-            members = frozenset(state for i, state in enumerate(states) if mask >> i & 1)
-            places.rank(members)
-            fit = members
+            fit = [state for i, state in enumerate(states) if mask >> i & 1]
+            groups = [group for group in (fit[:index], fit[index:]) if group]
+            places.rank(groups)
         assert places.in_flight == sum(state.in_flight for state in states)
         assert places.full == {state for state in states if each and state.in_flight >= each}
-        assert places.free == len(fit - places.full)
+        free = [state for group in groups for state in group if state not in places.full]
+        if each and groups:
+            assert places.free == len(free)
+            tried = states[: index % 4]
+            found = places.another(None, tried, random)
+            assert found in ([state for state in free if state not in tried] or free or [None])
+            if best := [state for state in groups[0] if state in free and state not in tried]:
+                assert found in best
         assert (places.exhausted == "maximum_in_flight") is bool(most and places.in_flight >= most)

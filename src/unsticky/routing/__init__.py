@@ -26,9 +26,15 @@ What a driver does:
 
 `route` returns the last Outcome when that has a response (even a 503), was CANCELLED or LOCAL, or was the only
 attempt; the driver then re-raises `outcome.error`. It raises AttemptsFailed when several attempts were made and the
-last has no response, CallTimeout when the call's deadline passed, NoHealthyEndpoint when the pool is empty.
+last has no response, CallTimeout when the call's deadline passed, NoHealthyEndpoint when the pool has none that may be
+used, PoolOverflow when its limits are reached.
 
 Hash keys: `keys = parse_hash_keys(options.hash.on)` once, then `call_key(keys, source)` per call (routing/hashing.py).
-Health checks: `pool.endpoints` (a tuple of Endpoint), `pool.report_health(endpoint, ok)` per result.
-Discovery: `pool.replace(frozenset_of_endpoints)`; state follows the URL. Status for people: `pool.snapshot()`.
+Health checks: `pool.watched()` (a tuple of Endpoint), `pool.report_health(endpoint, CheckResult)` per result.
+Discovery: `pool.replace(frozenset_of_endpoints)`; state follows the URL. Draining: `pool.drain(url_or_address)`.
+Status for people: `pool.snapshot()`, and `explain(pool)` (routing/explain.py): who gets calls, how many, or why not.
+
+How a set of endpoints becomes a pick, module by module: health.py and outliers.py (ejection.py) say who is fit,
+eligibility.py ranks them in tiers (priority.py, locality.py, subset.py), limits.py knows who has a place, and picker.py
+picks. All but the last two happens when something changed, not per call.
 """

@@ -64,6 +64,7 @@ class Ranking:
     order: tuple[Tier, ...] = ()
     sums: tuple[float, ...] = ()  # running shares of `first`
     fit: frozenset[EndpointState] = frozenset()  # those that lack nothing
+    fit_tiers: tuple[Tier, ...] = ()  # the first of `order`: theirs, as far as this process uses them
     panic: bool = False  # unfit ones get first attempts
 
     def loads(self) -> tuple[tuple[int, int], ...]:
@@ -151,6 +152,7 @@ def ranking(states: Iterable[EndpointState], rules: Rules = DEFAULT) -> Ranking:
         order,
         tuple(accumulate(tier.share for tier in first)),
         frozenset(state for level in levels for state in (*level.healthy, *level.degraded)),
+        fit,
         any(panic) or not fit,
     )
 

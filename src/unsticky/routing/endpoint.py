@@ -86,8 +86,8 @@ class EndpointStatus:
     reason: str = ""  # why it should get no calls now, in a few words
 
 
-def status(state: EndpointState, now: float) -> EndpointStatus:
-    """What is known of the endpoint at `now`."""
+def status(state: EndpointState, now: float, *, full: bool = False) -> EndpointStatus:
+    """What is known of the endpoint at `now`. `full`: it has as many calls in flight as it may."""
     return EndpointStatus(
         state.endpoint,
         state.in_flight,
@@ -95,7 +95,7 @@ def status(state: EndpointState, now: float) -> EndpointStatus:
         max(0.0, (state.ejected_until or now) - now),
         state.degraded,
         state.draining,
-        condition(state, now),
+        condition(state, now) or ("full" if full else ""),
     )
 
 

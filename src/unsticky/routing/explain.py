@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from .eligibility import Ranking, Tier
-from .endpoint import EndpointState, condition
+from .endpoint import EndpointState
 from .pool import Pool
 
 _NO_SHARE = {
@@ -31,18 +31,20 @@ class Explained:
 
 def explain(pool: Pool) -> tuple[Explained, ...]:
     """Every endpoint of `pool`: whether it gets calls now, how many, or why not. Its caller holds the pool's lock."""
-    now = pool.clock.monotonic()
     ranking, states = pool.ranking()
+    conditions = {one.endpoint.url: one.reason for one in pool.snapshot()}
     tiers: dict[EndpointState, Tier] = {}
     for tier in (*ranking.first, *ranking.order):  # the first that an endpoint is in counts
         for state in tier.states:
             tiers.setdefault(state, tier)
     totals = {tier: sum(state.weight for state in tier.states) for tier in ranking.first}
-    return tuple(_explained(state, tiers.get(state), totals, ranking, now) for state in states)
+    return tuple(
+        _explained(state, tiers.get(state), totals, ranking, conditions[state.endpoint.url]) for state in states
+    )
 
 
 def _explained(
-    state: EndpointState, tier: Tier | None, totals: Mapping[Tier, float], ranking: Ranking, now: float
+    state: EndpointState, tier: Tier | None, totals: Mapping[Tier, float], ranking: Ranking, lacks: str
 ) -> Explained:
     endpoint = state.endpoint
     weight = state.weight
@@ -52,8 +54,8 @@ def _explained(
         endpoint.priority,
         endpoint.locality,
         weight,
-        share > 0,
-        condition(state, now) or ("" if share else _why_not(state, tier, ranking)),
+        share > 0 and lacks != "full",
+        lacks or ("" if share else _why_not(state, tier, ranking)),
         tier.kind if tier else "",
         share,
     )

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from ..rules import HASH_KEY, HEADER_NAME, METHOD, ORIGIN, PATH, Shorthand
+from ..rules import HASH_KEY, HEADER_NAME, HOST_NAME, METHOD, ORIGIN, PATH, Shorthand
 from ..scalars import Duration, Secret
 
 Balancer = Literal[
@@ -154,7 +154,7 @@ class HealthOptions:
     path: Annotated[str | None, PATH, Meta(description="What is asked for. Unset: no HTTP checks.")] = None
     method: Annotated[str, METHOD, Meta(description="How it is asked for.")] = "GET"
     host: Annotated[
-        str | None, Meta(min_length=1, description="The Host header, and the name for TLS. Unset: the endpoint's own.")
+        str | None, HOST_NAME, Meta(description="The Host header, and the name for TLS. Unset: the endpoint's own.")
     ] = None
     headers: Annotated[
         Mapping[Annotated[str, HEADER_NAME], Secret], Meta(description="Headers that are sent along.")

@@ -25,7 +25,6 @@ from .peak_ewma import observe, observe_failure
 from .picker import Picker, picker_for
 from .subset import place, watched
 
-_DRAWS = 3  # more before all endpoints are looked at for one that is not full
 _NAMED = 5  # endpoints that an error names
 KEPT_EVENTS = 1000  # more than a driver leaves behind between two steps
 
@@ -161,7 +160,8 @@ class Pool:
         """The endpoints as they are now."""
         now = self.clock.monotonic()
         self._settle(now)
-        return tuple(status(state, now) for state in self._states.values())
+        full = self._places.full
+        return tuple(status(state, now, full=state in full) for state in self._states.values())
 
     def ranking(self) -> tuple[Ranking, tuple[EndpointState, ...]]:
         """Who gets calls now, and all states, for `routing.explain`."""
@@ -229,18 +229,15 @@ class Pool:
         return first[bisect(sums, point * sums[-1], 0, len(sums) - 1)]
 
     def _with_place(self, tier: Tier, key: int | None, tried: Sequence[EndpointState], now: float) -> EndpointState:
-        """Another than the one that was picked and is full.
-
-        As long as only some are full, drawing again finds one. Only then all are looked at, fit ones if there are any.
-        """
-        full, ranking = self._places.full, self._ranking
-        if not self._hashed and not tried and len(tier.states) > 1:
-            for _ in range(_DRAWS):
-                if (state := self._picker(tier).pick(tier.states, key, (), now)) not in full:
-                    return state
-        tiers = [one for one in (tier, *ranking.order) if not ranking.fit or ranking.fit.issuperset(one.states)]
-        for excluded in (full.union(tried), full):
-            for one in tiers:
+        """Another than the one that was picked and is full. The next on the ring, for a key; fit, if there are any."""
+        ranking, places = self._ranking, self._places
+        fit = ranking.fit_tiers
+        if fit and key is None:
+            state = places.another(fit.index(tier) if tier in fit else None, tried, self.random)
+            if state is not None:
+                return state
+        for excluded in (places.full.union(tried), places.full):
+            for one in fit or ranking.order:
                 if any(state not in excluded for state in one.states):
                     return self._picker(one).pick(one.states, key, excluded, now)
         raise self._overflow("maximum_in_flight_per_endpoint")
@@ -293,7 +290,7 @@ class Pool:
     def _rank(self) -> None:
         before, self._ranking = self._ranking, ranking(self._states.values(), self._rules)
         self._stale = self._outliers.changed = False
-        self._places.rank(self._ranking.fit)
+        self._places.rank([tier.states for tier in self._ranking.fit_tiers])
         if self._ranking.panic != before.panic and self._states:
             self._events.append(PanicChanged(self._ranking.panic))
         loads, self._loads = self._loads, self._ranking.loads() or self._loads

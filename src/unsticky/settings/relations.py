@@ -13,7 +13,9 @@ from ..routing.options import (
     HASHING,
     EjectionOptions,
     HashOptions,
+    HealthOptions,
     LeastRequestOptions,
+    LimitOptions,
     PeakEwmaOptions,
     PoolOptions,
     RetryOptions,
@@ -61,6 +63,22 @@ def _backoff(options: RetryOptions) -> Iterator[Problem]:
 def _ejection(options: EjectionOptions) -> Iterator[Problem]:
     if options.base_time > options.maximum_time:
         yield Problem("base_time", f"must not be longer than maximum_time ({options.maximum_time.text})")
+
+
+def _check(options: HealthOptions) -> Iterator[Problem]:
+    if options.type == "tcp" and options.path is not None:
+        yield Problem("path", 'has no effect with type = "tcp", which only connects')
+
+
+def _authorities(options: HealthOptions) -> Iterator[Problem]:
+    if options.ca_file is not None and not options.verify:
+        yield Problem("ca_file", "has no effect with verify = false")
+
+
+def _limits(options: LimitOptions) -> Iterator[Problem]:
+    most, each = options.maximum_in_flight, options.maximum_in_flight_per_endpoint
+    if most is not None and each is not None and each > most:
+        yield Problem("maximum_in_flight_per_endpoint", f"must not be more than maximum_in_flight ({most})")
 
 
 def _hash_is_used(options: PoolOptions) -> Iterator[Problem]:
@@ -173,6 +191,11 @@ _RELATIONS: dict[type, tuple[Relation, ...]] = {
     ),
     RetryOptions: (Relation(frozenset({"backoff", "maximum_backoff"}), _backoff),),
     EjectionOptions: (Relation(frozenset({"base_time", "maximum_time"}), _ejection),),
+    HealthOptions: (
+        Relation(frozenset({"type", "path"}), _check),
+        Relation(frozenset({"verify", "ca_file"}), _authorities),
+    ),
+    LimitOptions: (Relation(frozenset({"maximum_in_flight", "maximum_in_flight_per_endpoint"}), _limits),),
     PoolOptions: (
         Relation(frozenset({"balancer", "hash"}), _hash_is_used),
         Relation(frozenset({"balancer", "least_request", "peak_ewma"}), _choices_are_used),
