@@ -88,6 +88,10 @@ HEADER_NAME = matching(_TOKEN, 'a header name such as "X-Session"')
 COOKIE_NAME = matching(_TOKEN, "a cookie name of letters, digits and !#$%&'*+-.^_`|~")
 COOKIE_PATH = matching(r"/[ -:<-~]*", 'a path that begins with "/" and has no ";"')
 COOKIE_DOMAIN = matching(r"\.?[A-Za-z0-9][A-Za-z0-9.-]*", 'a domain such as "example.com"', str.lower)
+METRIC = matching(
+    r"(?:cpu|mem|application)_utilization|(?:utilization|named_metrics)\.[!-~]+",
+    '"cpu_utilization", "mem_utilization", "application_utilization", "utilization.NAME" or "named_metrics.NAME"',
+)
 HASH_KEY = matching(
     rf"path|session|query:.+|cookie:{_TOKEN}|header:{_TOKEN}|inbound-header:{_TOKEN}",
     '"path", "query:NAME", "header:NAME", "cookie:NAME", "inbound-header:NAME" or "session"',

@@ -14,6 +14,8 @@ from ..pools import Served
 from ..routing.call import Attempt, Call, Outcome, Send, Wait
 from ..routing.flow import route
 from ..routing.hashing import hash_text
+from ..routing.load_report import FORMAT_HEADER, HEADER, LEGACY_HEADER
+from ..routing.weights import Weighing
 from ..telemetry import otel
 from ..telemetry.pool_events import report
 from .hashed import HashedRequest
@@ -170,10 +172,17 @@ class Hop:
         self.request = library.module.Request(
             request.method,
             url,
-            headers=_headers(exchange.headers, host, self.span.headers()),
+            headers=_headers(exchange.headers, host, self._added()),
             stream=request.stream,
             extensions=self._extensions(request),
         )
+
+    def _added(self) -> dict[str, str]:
+        """Headers of ours, in the place of the caller's own."""
+        weighing = self._exchange.pool.weighing
+        if weighing is None or not weighing.asks:
+            return self.span.headers()
+        return {**self.span.headers(), FORMAT_HEADER: "text"}
 
     def _extensions(self, request: Any) -> dict[str, Any]:
         """The caller's, with timeouts that end no later than the attempt does, and the name for TLS."""
@@ -195,12 +204,21 @@ class Hop:
             self._progress.update({name: self._timeouts.get(name) for name in _PHASES})
         version = response.extensions.get("http_version", b"HTTP/1.1").decode("ascii", "replace").removeprefix("HTTP/")
         self.span.responded(response.status_code, version)
+        weighing = self._exchange.pool.weighing
+        if weighing is not None and weighing.hears:
+            self._hear(weighing, response.headers)
         return Outcome(
             self._attempt,
             status=response.status_code,
             retry_after=response.headers.get("retry-after") if response.status_code >= 400 else None,
             response=response,
         )
+
+    def _hear(self, weighing: Weighing, headers: Any) -> None:
+        """What the endpoint says of its load."""
+        metrics, legacy = headers.get(HEADER), headers.get(LEGACY_HEADER)
+        if metrics is not None or legacy is not None:
+            weighing.hear(self._attempt.lease, metrics, legacy, self._exchange.pool.clock.monotonic())
 
     def failed(self, error: Exception) -> Outcome:
         """No response came."""

@@ -91,7 +91,7 @@ def _intervals(seconds: float, options: EjectionOptions) -> int:
 def take_back(state: EndpointState, now: float) -> None:
     """The ejection is over: the endpoint begins anew."""
     state.ejected_until = None
-    state.returned_at = now
+    state.returned_at = state.ready_since = now
     _begin_anew(state)
 
 

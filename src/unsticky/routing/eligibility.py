@@ -157,6 +157,16 @@ def ranking(states: Iterable[EndpointState], rules: Rules = DEFAULT) -> Ranking:
     )
 
 
+def renewed(ranking: Ranking) -> Ranking:
+    """The same with new tuples: what pickers keep for a group, such as sums of weights, holds no longer."""
+    fresh = {tier: replace(tier, states=(*tier.states,)) for tier in (*ranking.first, *ranking.order)}
+    return replace(
+        ranking,
+        first=tuple(fresh[tier] for tier in ranking.first),
+        order=tuple(fresh[tier] for tier in ranking.order),
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class _Members:
     """One priority level, sorted out."""

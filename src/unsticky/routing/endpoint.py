@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 from urllib.parse import urlsplit
 
 from .call import Endpoint
 from .options import EndpointOptions
+from .weights import Reported
 
 _PORTS = {"http": 80, "https": 443}
 MAXIMUM_WEIGHT = 65535
@@ -64,6 +65,9 @@ class EndpointState:
     ejected_until: float | None = None
     ejections: int = 0  # Envoy's ejection time multiplier
     returned_at: float = -inf
+    # What weighs it.
+    ready_since: float = -inf  # it joined, or came back
+    reported: Reported = field(default_factory=Reported)
 
     def __post_init__(self) -> None:
         self.weight = self.weight or self.endpoint.weight
@@ -84,6 +88,7 @@ class EndpointStatus:
     degraded: bool = False
     draining: bool = False
     reason: str = ""  # why it should get no calls now, in a few words
+    weight: float = 1.0  # the effective one
 
 
 def status(state: EndpointState, now: float, *, full: bool = False) -> EndpointStatus:
@@ -96,6 +101,7 @@ def status(state: EndpointState, now: float, *, full: bool = False) -> EndpointS
         state.degraded,
         state.draining,
         condition(state, now) or ("full" if full else ""),
+        state.weight,
     )
 
 

@@ -61,4 +61,12 @@ class Overflowed:
     limit: str
 
 
-PoolEvent = Ejected | Returned | HealthChanged | FailedOver | PanicChanged | LoadShifted | Overflowed
+@dataclass(frozen=True, slots=True)
+class ReportIgnored:
+    """An endpoint's load reports can't be read, and are ignored until one is right; told once until then."""
+
+    endpoint: Endpoint
+    reason: str
+
+
+PoolEvent = Ejected | Returned | HealthChanged | FailedOver | PanicChanged | LoadShifted | Overflowed | ReportIgnored

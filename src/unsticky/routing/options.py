@@ -14,6 +14,7 @@ from msgspec import Meta
 
 from ..rules import HASH_KEY, HEADER_NAME, HOST_NAME, METHOD, ORIGIN, PATH, Shorthand
 from ..scalars import Duration, Secret
+from .weight_options import LoadReportOptions, SlowStartOptions
 
 Balancer = Literal[
     "round_robin",
@@ -316,3 +317,5 @@ class PoolOptions:
     health: HealthOptions = default(default_factory=HealthOptions)
     ejection: EjectionOptions = default(default_factory=EjectionOptions)
     limits: LimitOptions = default(default_factory=LimitOptions)
+    load_report: LoadReportOptions = default(default_factory=LoadReportOptions)
+    slow_start: SlowStartOptions = default(default_factory=SlowStartOptions)

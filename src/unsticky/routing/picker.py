@@ -12,7 +12,9 @@ from .eligibility import Group, untried
 from .endpoint import EndpointState
 from .options import PoolOptions
 from .peak_ewma import PeakEwma
+from .stride import StrideSequence
 
+_MOST_SMOOTH = 64  # endpoints
 _MOST_SKIPPED = 64  # turns of a weighted sequence: enough to spread workers, cheap for any weights
 
 
@@ -95,12 +97,15 @@ class WeightedRoundRobin:
 
     The sequence repeats after (sum of weights / their greatest divisor) turns. It is computed turn by turn and kept, so
     that a long one costs nobody a pause. A retry draws another endpoint by weight and leaves the sequence as it is.
+
+    Each turn of it that is new costs a look at all endpoints, and it is made for weights that stay. Many endpoints, and
+    weights that load reports or a slow start change, get gRPC's static stride.
     """
 
     def __init__(self, random: Random) -> None:
         self._random = random
         self._group: Group = ()
-        self._sequence = SmoothSequence(())
+        self._sequence: SmoothSequence | StrideSequence = SmoothSequence(())
 
     def pick(self, group: Group, key: int | None, tried: Collection[EndpointState], now: float) -> EndpointState:
         if tried:
@@ -111,10 +116,15 @@ class WeightedRoundRobin:
         return group[self._sequence.turn()]
 
     def _begin(self, group: Group) -> None:
-        self._group = group
-        self._sequence = SmoothSequence([int(state.weight) for state in group])
-        for _ in range(self._random.randrange(min(self._sequence.period, _MOST_SKIPPED))):
-            self._sequence.turn()
+        self._group, before = group, self._sequence
+        weights = [state.weight for state in group]
+        if len(group) > _MOST_SMOOTH or not all(weight == int(weight) for weight in weights):
+            start = before.next if isinstance(before, StrideSequence) else self._random.randrange(1 << 16)
+            self._sequence = StrideSequence(weights, start)
+            return
+        self._sequence = smooth = SmoothSequence([int(weight) for weight in weights])
+        for _ in range(self._random.randrange(min(smooth.period, _MOST_SKIPPED))):
+            smooth.turn()
 
 
 class SmoothSequence:

@@ -13,7 +13,7 @@ from ..errors import NoHealthyEndpoint, PoolOverflow
 from .budget import RetryBudget
 from .call import Endpoint, Lease
 from .classify import Verdict
-from .eligibility import Group, Ranking, Rules, Tier, by_priority, choice, ranking
+from .eligibility import Group, Ranking, Rules, Tier, by_priority, choice, ranking, renewed
 from .endpoint import EndpointState, EndpointStatus, condition, endpoint_from, status
 from .events import FailedOver, HealthChanged, LoadShifted, Overflowed, PanicChanged, PoolEvent
 from .hashed import Build, HashPickers
@@ -24,6 +24,7 @@ from .outliers import Outliers
 from .peak_ewma import observe, observe_failure
 from .picker import Picker, picker_for
 from .subset import place, watched
+from .weights import Weighing
 
 _NAMED = 5  # endpoints that an error names
 KEPT_EVENTS = 1000  # more than a driver leaves behind between two steps
@@ -81,6 +82,7 @@ class Pool:
         self._watched: tuple[Ranking, tuple[Endpoint, ...]] = (self._ranking, ())
         self._stale = False  # `_ranking` no longer fits the states
         self._outliers = Outliers(options.ejection, random, self._events.append)
+        self.weighing = Weighing.of(options, self._events.append)
         self._loads: tuple[tuple[int, int], ...] = ()  # percent by level
         self.replace(map(endpoint_from, options.endpoints) if endpoints is None else endpoints)
         self._aside = aside
@@ -102,9 +104,12 @@ class Pool:
             wanted.setdefault(endpoint.url, endpoint)
         if tuple(wanted.values()) == self.endpoints:
             return
-        old, new = self._states, {}
+        old, new, now = self._states, {}, self.clock.monotonic()
         for url, endpoint in wanted.items():
-            new[url] = state = old.get(url) or EndpointState(endpoint, place=place(endpoint.address, self._seed))
+            state = old.get(url)
+            if state is None:
+                state = EndpointState(endpoint, place=place(endpoint.address, self._seed), ready_since=now)
+            new[url] = state
             state.endpoint, state.weight = endpoint, endpoint.weight
         for url in old.keys() - new.keys():
             old[url].generation += 1  # what its calls still report concerns nobody
@@ -147,10 +152,12 @@ class Pool:
         if result.ok and state.degraded is not result.degraded:
             state.degraded = result.degraded
             self._stale = True
-        now = self.clock.monotonic()
+        known, now = state.healthy is not None, self.clock.monotonic()
         if observe_check(state, result, self.options.health, now):
             self._stale = True
             self._events.append(HealthChanged(state.endpoint, result.ok))
+            if result.ok and known:
+                state.ready_since = now
             # A check that turns good is news. One that was good all along saw nothing of the failures that ejected.
             if result.ok and state.ejected_until is not None:
                 self._outliers.back(state, now)
@@ -273,8 +280,17 @@ class Pool:
             self._give_back(self.releases.popleft(), now)
         if now >= self._outliers.due:
             self._outliers.tick(now)
-        if self._stale or self._outliers.changed:
+        changed = self._stale or self._outliers.changed
+        if self.weighing is not None:
+            self._weigh(self.weighing, now, changed=changed)
+        if changed:
             self._rank()
+
+    def _weigh(self, weighing: Weighing, now: float, *, changed: bool) -> None:
+        if weighing.heard:
+            weighing.listen()
+        if (changed or now >= weighing.due) and weighing.apply(self._states.values(), now) and not changed:
+            self._ranking = renewed(self._ranking)
 
     def _give_back(self, lease: Lease, now: float) -> None:
         if lease.settled:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -20,6 +20,7 @@ from ..routing.options import (
     PoolOptions,
     RetryOptions,
 )
+from ..routing.weight_options import WEIGHTED, LoadReportOptions, SlowStartOptions
 from ..session.options import CookieOptions, SessionOptions
 from .shapes import quoted
 from .tree import Settings
@@ -102,6 +103,32 @@ def _choices_are_used(options: PoolOptions) -> Iterator[Problem]:
 def _maglev_has_room(options: PoolOptions) -> Iterator[Problem]:
     if options.balancer == "maglev" and len(options.endpoints) > options.hash.table_size:
         yield Problem("hash.table_size", f"must be at least the number of endpoints ({len(options.endpoints)})")
+
+
+def _weights_are_used(options: PoolOptions) -> Iterator[Problem]:
+    if options.balancer in WEIGHTED:
+        return
+    fitting = " or ".join(f'"{name}"' for name in WEIGHTED)
+    wrong = f'has no effect with balancer = "{options.balancer}"; use {fitting}'
+    if options.load_report.enabled:
+        yield Problem("load_report.enabled", wrong)
+    if options.slow_start.window:
+        yield Problem("slow_start.window", wrong)
+
+
+def _reports_are_used(options: LoadReportOptions) -> Iterator[Problem]:
+    if not options.enabled and options != LoadReportOptions():
+        yield Problem("enabled", "must be true, or the other settings of load_report have no effect")
+
+
+def _reports_live(options: LoadReportOptions) -> Iterator[Problem]:
+    if options.blackout >= options.expiry:
+        yield Problem("blackout", f"must be shorter than expiry ({options.expiry.text})")
+
+
+def _slow_start_is_used(options: SlowStartOptions) -> Iterator[Problem]:
+    if not options.window and options != SlowStartOptions():
+        yield Problem("window", "must be more than 0, or the other settings of slow_start have no effect")
 
 
 def _locality_is_used(options: PoolOptions) -> Iterator[Problem]:
@@ -196,7 +223,13 @@ _RELATIONS: dict[type, tuple[Relation, ...]] = {
         Relation(frozenset({"verify", "ca_file"}), _authorities),
     ),
     LimitOptions: (Relation(frozenset({"maximum_in_flight", "maximum_in_flight_per_endpoint"}), _limits),),
+    LoadReportOptions: (
+        Relation(frozenset(field.name for field in fields(LoadReportOptions)), _reports_are_used),
+        Relation(frozenset({"blackout", "expiry"}), _reports_live),
+    ),
+    SlowStartOptions: (Relation(frozenset(field.name for field in fields(SlowStartOptions)), _slow_start_is_used),),
     PoolOptions: (
+        Relation(frozenset({"balancer", "load_report", "slow_start"}), _weights_are_used),
         Relation(frozenset({"balancer", "hash"}), _hash_is_used),
         Relation(frozenset({"balancer", "least_request", "peak_ewma"}), _choices_are_used),
         Relation(frozenset({"balancer", "hash", "endpoints"}), _maglev_has_room),

@@ -10,6 +10,7 @@ from ..routing.events import (
     Overflowed,
     PanicChanged,
     PoolEvent,
+    ReportIgnored,
     Returned,
 )
 from ..routing.pool import Pool
@@ -41,3 +42,5 @@ def described(event: PoolEvent) -> tuple[str, Attributes]:
             return "overflow", {"limit": limit}
         case LoadShifted(loads):
             return "load_shift", {"loads": " ".join(f"{priority}:{percent}%" for priority, percent in loads)}
+        case ReportIgnored(endpoint, reason):
+            return "report_ignored", {"endpoint": endpoint.address, "reason": reason}
