@@ -168,7 +168,7 @@ def test_maximum_percent(total: int, percent: int, most: int) -> None:
     options = EjectionOptions(maximum_percent=percent, consecutive_failures=1)
     states = [state(f"h{i}") for i in range(total)]
     count = 0
-    while count < total and may_eject(states, options):
+    while count < total and may_eject(sum(one.ejected_until is not None for one in states), total, options):
         eject(states[count], options, 0.0)
         count += 1
     assert count == most

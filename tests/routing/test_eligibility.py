@@ -5,9 +5,11 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from support.routing import DOWN, OK, by_host, endpoint, get, make_pool, state
-from unsticky.routing.eligibility import Tier, by_priority, choice, healthy, not_ejected, ranking, untried
+from unsticky.routing.eligibility import Rules, Tier, by_priority, choice, healthy, not_ejected, ranking, untried
 from unsticky.routing.endpoint import EndpointState
 from unsticky.routing.events import FailedOver, LoadShifted, PanicChanged
 from unsticky.routing.options import EjectionOptions, RetryOptions
@@ -52,6 +54,61 @@ def test_ranking(states: str, groups: str, fit: bool) -> None:
     assert " ".join(names(tier.states) for tier in result.order) == groups
     assert result.panic is not fit or not states
     assert names(result.first[0].states) == groups.split()[0] if groups else not result.first
+
+
+@st.composite
+def worlds(draw: st.DrawFn) -> tuple[list[EndpointState], Rules]:
+    """Up to twelve endpoints in any condition, and any rules."""
+    states = []
+    for index in range(draw(st.integers(0, 12))):
+        zone = draw(st.sampled_from([None, "a", "b", "c"]))
+        one = EndpointState(
+            endpoint(f"h{index}", priority=draw(st.integers(0, 2)), weight=draw(st.integers(1, 9)), locality=zone)
+        )
+        one.healthy, one.degraded = draw(st.sampled_from([None, True, False])), draw(st.booleans())
+        one.ejected_until = draw(st.sampled_from([None, None, 5.0]))
+        one.draining, one.place = draw(st.sampled_from([False, False, True])), draw(st.integers(0, 99)) * 100 + index
+        states.append(one)
+    rules = Rules(
+        factor=draw(st.sampled_from([100, 140, 300])),
+        panic_threshold=draw(st.sampled_from([None, 0, 1, 50, 100])),
+        locality=draw(st.sampled_from([None, "a"])),
+        subset_size=draw(st.sampled_from([None, 1, 2])),
+    )
+    return states, rules
+
+
+def lacks_nothing(one: EndpointState) -> bool:
+    return one.healthy is not False and one.ejected_until is None and not one.draining
+
+
+@given(worlds())
+def test_what_holds_for_any_ranking(world: tuple[list[EndpointState], Rules]) -> None:
+    """All calls go somewhere, if there is anywhere, and to nobody who must not get them."""
+    states, rules = world
+    result = ranking(states, rules)
+    members = [one for tier in result.order for one in tier.states]
+    first = {one for tier in result.first for one in tier.states}
+    fit = {one for one in states if lacks_nothing(one)}
+    assert result.fit == fit
+    assert len(members) == len(set(members)), "one in two tiers"
+    assert first <= set(members), "a retry must reach them too"
+    assert not any(one.draining for one in members)
+    assert all(tier.states for tier in (*result.first, *result.order))
+    assert all({one.endpoint.priority for one in tier.states} == {tier.priority} for tier in result.order)
+    assert bool(result.first) is bool(result.order)
+    assert bool(result.order) is bool(fit or (rules.panic_threshold != 0 and any(not one.draining for one in states)))
+    if result.first:
+        assert sum(tier.share for tier in result.first) == pytest.approx(result.sums[-1])
+        assert result.sums[-1] == pytest.approx(100) or result.panic
+    if fit and not result.panic:
+        assert first <= fit
+    if rules.panic_threshold == 0:
+        assert set(members) <= fit
+    if rules.subset_size:
+        assert all(len(tier.states) <= rules.subset_size for tier in result.fit_tiers)
+    else:
+        assert {one for tier in result.fit_tiers for one in tier.states} == fit
 
 
 def test_links_of_the_chain() -> None:

@@ -213,4 +213,4 @@ def test_a_full_pool_ejects_no_more() -> None:
         call(pool, respond(500))
     clock.advance(10)
     assert len(out(pool)) == 3
-    assert not may_eject(pool.ranking()[1], BY_RATE)
+    assert not may_eject(3, 5, BY_RATE)

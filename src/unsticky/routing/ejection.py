@@ -27,14 +27,13 @@ def over_limit(state: EndpointState, options: EjectionOptions) -> str:
     return ""
 
 
-def may_eject(states: Collection[EndpointState], options: EjectionOptions) -> bool:
-    """Is there room under `maximum_percent`? One endpoint may always be ejected.
+def may_eject(out: int, total: int, options: EjectionOptions) -> bool:
+    """Is there room under `maximum_percent`, with `out` of `total` ejected? One endpoint may always be.
 
     The share is looked at before the ejection, as in gRFC A50, so it rounds up: of three endpoints 50% are two. Rounded
     down, a pool of three that lost two would keep sending every second call to a dead one.
     """
-    out = sum(state.ejected_until is not None for state in states)
-    return out == 0 or out * 100 < len(states) * options.maximum_percent
+    return out == 0 or out * 100 < total * options.maximum_percent
 
 
 def success_rate_threshold(rates: Sequence[float], deviations: float) -> float:

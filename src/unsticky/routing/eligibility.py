@@ -138,7 +138,12 @@ def _priority(state: EndpointState) -> int:
 
 def ranking(states: Iterable[EndpointState], rules: Rules = DEFAULT) -> Ranking:
     """All that may be used now, see the module's docstring. Empty when nothing may."""
-    levels = tuple(map(_Members.of, by_priority(states)))
+    return rank_levels(by_priority(states), rules)
+
+
+def rank_levels(groups: Sequence[Group], rules: Rules = DEFAULT) -> Ranking:
+    """The same, of the priority levels, best first."""
+    levels = tuple(map(_Members.of, groups))
     counts = [Level(len(level.healthy), len(level.degraded), len(level.all)) for level in levels]
     fit = _fit_tiers(levels, loads(counts, rules.factor), rules)
     first = tuple(tier for tier in fit if tier.share > 0)
@@ -153,7 +158,7 @@ def ranking(states: Iterable[EndpointState], rules: Rules = DEFAULT) -> Ranking:
         tuple(accumulate(tier.share for tier in first)),
         frozenset(state for level in levels for state in (*level.healthy, *level.degraded)),
         fit,
-        any(panic) or not fit,
+        any(panic) or (not fit and bool(order)),
     )
 
 
@@ -164,6 +169,7 @@ def renewed(ranking: Ranking) -> Ranking:
         ranking,
         first=tuple(fresh[tier] for tier in ranking.first),
         order=tuple(fresh[tier] for tier in ranking.order),
+        fit_tiers=tuple(fresh[tier] for tier in ranking.fit_tiers),
     )
 
 

@@ -50,6 +50,7 @@ class EndpointState:
     generation: int = 0  # era; raised by an ejection and by removal
     place: int = 0  # in the order that subsets are cut by
     drained: bool | None = None  # what `Pool.drain` said; it outlives what discovery says
+    draining: bool = False  # what follows from both
     # Active health checks. Unknown counts as healthy: an app that just started must not refuse its first calls.
     healthy: bool | None = None
     health_streak: int = 0  # results in a row that contradict `healthy`
@@ -71,10 +72,11 @@ class EndpointState:
 
     def __post_init__(self) -> None:
         self.weight = self.weight or self.endpoint.weight
+        self.draining = self.endpoint.draining
 
-    @property
-    def draining(self) -> bool:
-        return self.endpoint.draining if self.drained is None else self.drained
+    def set_draining(self) -> None:
+        """After a change of `endpoint` or `drained`."""
+        self.draining = self.endpoint.draining if self.drained is None else self.drained
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ def by_locality(
 
     `level` is the whole priority level: a zone whose endpoints are all down still has its callers.
     """
-    zones = {state.endpoint.locality for state in level}
+    zones = set() if own is None else {state.endpoint.locality for state in level}
     if own is None or own not in zones or len(zones) < 2:
         return ((None, tuple(available), 1.0),) if available else ()
     members: dict[str | None, list[EndpointState]] = {zone: [] for zone in zones}

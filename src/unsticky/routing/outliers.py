@@ -27,6 +27,7 @@ class Outliers:
         self._random = random
         self._tell = tell
         self._states: Mapping[str, EndpointState] = {}
+        self._out = 0  # of these are ejected
         self._seen: list[EndpointState] = []  # observed since the last sweep
         self._next_sweep = inf
         self._next_return = inf
@@ -34,6 +35,7 @@ class Outliers:
     def replace(self, states: Mapping[str, EndpointState]) -> None:
         """The pool's endpoints are these now."""
         self._states = states
+        self._out = sum(state.ejected_until is not None for state in states.values())
 
     def good(self, state: EndpointState, now: float) -> None:
         """A call succeeded, up to its headers."""
@@ -61,6 +63,7 @@ class Outliers:
     def back(self, state: EndpointState, now: float) -> None:
         """The endpoint proved to be well, or its time is over."""
         take_back(state, now)
+        self._out -= 1
         self.changed = True
         self._tell(Returned(state.endpoint))
 
@@ -99,10 +102,11 @@ class Outliers:
 
     def _eject(self, state: EndpointState, cause: str, failures: int, now: float) -> None:
         options = self._options
-        if not options.enabled or not may_eject(self._states.values(), options):
+        if not options.enabled or not may_eject(self._out, len(self._states), options):
             return
         jitter = self._random.random() * options.maximum_jitter if options.maximum_jitter else 0.0
         seconds = eject(state, options, now, jitter)
+        self._out += 1
         self._next_return = min(self._next_return, now + seconds)
         self.due = min(self.due, self._next_return)
         self.changed = True

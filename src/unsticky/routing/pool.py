@@ -13,7 +13,7 @@ from ..errors import NoHealthyEndpoint, PoolOverflow
 from .budget import RetryBudget
 from .call import Endpoint, Lease
 from .classify import Verdict
-from .eligibility import Group, Ranking, Rules, Tier, by_priority, choice, ranking, renewed
+from .eligibility import Group, Ranking, Rules, Tier, by_priority, choice, rank_levels, renewed
 from .endpoint import EndpointState, EndpointStatus, condition, endpoint_from, status
 from .events import FailedOver, HealthChanged, LoadShifted, Overflowed, PanicChanged, PoolEvent
 from .hashed import Build, HashPickers
@@ -111,6 +111,7 @@ class Pool:
                 state = EndpointState(endpoint, place=place(endpoint.address, self._seed), ready_since=now)
             new[url] = state
             state.endpoint, state.weight = endpoint, endpoint.weight
+            state.set_draining()
         for url in old.keys() - new.keys():
             old[url].generation += 1  # what its calls still report concerns nobody
         self._states = new  # at once: `endpoints` is read without the lock
@@ -129,6 +130,7 @@ class Pool:
         found = [state for state in self._states.values() if name in (state.endpoint.url, state.endpoint.address)]
         for state in found:
             state.drained = draining
+            state.set_draining()
             self._stale = True
         return bool(found)
 
@@ -304,7 +306,7 @@ class Pool:
             self._outliers.body(state, broken=lease.broken, now=now)
 
     def _rank(self) -> None:
-        before, self._ranking = self._ranking, ranking(self._states.values(), self._rules)
+        before, self._ranking = self._ranking, rank_levels(tuple(self._levels.values()), self._rules)
         self._stale = self._outliers.changed = False
         self._places.rank([tier.states for tier in self._ranking.fit_tiers])
         if self._ranking.panic != before.panic and self._states:
