@@ -149,7 +149,7 @@ def rank_levels(groups: Sequence[Group], rules: Rules = DEFAULT) -> Ranking:
     first = tuple(tier for tier in fit if tier.share > 0)
     panic = panicking(counts, rules.panic_threshold, rules.factor) if rules.panic_threshold else (False,) * len(levels)
     if any(panic):
-        first = _in_panic(levels, counts, panic, first)
+        first = _in_panic(levels, counts, panic, first, rules.subset_size)
     order = fit if rules.panic_threshold == 0 else _with_unfit(fit, levels, panic=any(panic))
     first = first or tuple(replace(tier, share=100.0) for tier in order[:1])
     return Ranking(
@@ -207,7 +207,11 @@ def _fit_tiers(levels: Sequence[_Members], shares: Loads, rules: Rules) -> tuple
 
 
 def _in_panic(
-    levels: Sequence[_Members], counts: Sequence[Level], panic: Sequence[bool], first: tuple[Tier, ...]
+    levels: Sequence[_Members],
+    counts: Sequence[Level],
+    panic: Sequence[bool],
+    first: tuple[Tier, ...],
+    size: int | None,
 ) -> tuple[Tier, ...]:
     """First attempts while some levels use all they have."""
     total = all(panic)
@@ -220,7 +224,8 @@ def _in_panic(
             continue
         share = anew[index] if total else sum(tier.share for tier in own)
         if level.open and share:
-            tiers.append(Tier(level.open, _priority(level.all[0]), "panic", None, share))
+            states = subset(level.open, size)  # whatever is known of them
+            tiers.append(Tier(states, _priority(level.all[0]), "panic", None, share))
     return tuple(tiers)
 
 

@@ -9,13 +9,13 @@ from contextlib import AbstractContextManager, nullcontext
 from random import Random
 
 from ..clock import Clock
-from ..errors import NoHealthyEndpoint, PoolOverflow
+from ..errors import PoolOverflow
 from .budget import RetryBudget
 from .call import Endpoint, Lease
 from .classify import Verdict
 from .eligibility import Group, Ranking, Rules, Tier, by_priority, choice, rank_levels, renewed
-from .endpoint import EndpointState, EndpointStatus, condition, endpoint_from, status
-from .events import FailedOver, HealthChanged, LoadShifted, Overflowed, PanicChanged, PoolEvent
+from .endpoint import EndpointState, EndpointStatus, endpoint_from, status
+from .events import HealthChanged, Overflowed, PoolEvent
 from .hashed import Build, HashPickers
 from .health import CheckResult, observe_check
 from .limits import Places
@@ -23,10 +23,10 @@ from .options import HASHING, PoolOptions
 from .outliers import Outliers
 from .peak_ewma import observe, observe_failure
 from .picker import Picker, picker_for
+from .shifts import Loads, none_left, overflow, shifts
 from .subset import place, watched
 from .weights import Weighing
 
-_NAMED = 5  # endpoints that an error names
 KEPT_EVENTS = 1000  # more than a driver leaves behind between two steps
 
 
@@ -83,7 +83,7 @@ class Pool:
         self._stale = False  # `_ranking` no longer fits the states
         self._outliers = Outliers(options.ejection, random, self._events.append)
         self.weighing = Weighing.of(options, self._events.append)
-        self._loads: tuple[tuple[int, int], ...] = ()  # percent by level
+        self._loads: Loads = ()
         self.replace(map(endpoint_from, options.endpoints) if endpoints is None else endpoints)
         self._aside = aside
 
@@ -197,7 +197,7 @@ class Pool:
         """
         self._settle(now)
         if not self._ranking.order:
-            raise NoHealthyEndpoint(self._why_none(now), pool=self.name)
+            raise none_left(self.name, self._states.values(), now)
         places = self._places
         if limit := places.exhausted:
             raise self._overflow(limit)
@@ -253,10 +253,7 @@ class Pool:
 
     def _overflow(self, limit: str) -> PoolOverflow:
         self._events.append(Overflowed(limit))
-        count = self._places.in_flight
-        return PoolOverflow(
-            f"pool {self.name!r}: {count} calls are in flight, limits.{limit} is reached", pool=self.name
-        )
+        return overflow(self.name, self._places.in_flight, limit)
 
     def _picker(self, tier: Tier) -> Picker:
         """The tier's own: what pickers keep for a group must not be made again with each turn between groups."""
@@ -266,15 +263,6 @@ class Pool:
         if picker is None:
             picker = self._pickers[tier.slot] = picker_for(self.options, self.random)
         return picker
-
-    def _why_none(self, now: float) -> str:
-        if not self._states:
-            return f"pool {self.name!r} has no endpoints"
-        reasons = (
-            f"{state.endpoint.address} {condition(state, now)}" for state in list(self._states.values())[:_NAMED]
-        )
-        more = ", ..." if len(self._states) > _NAMED else ""
-        return f"pool {self.name!r} has no endpoint that may be used: {', '.join(reasons)}{more}"
 
     def _settle(self, now: float) -> None:
         """Bring everything up to date that came to be without the lock, or by time alone."""
@@ -309,13 +297,8 @@ class Pool:
         before, self._ranking = self._ranking, rank_levels(tuple(self._levels.values()), self._rules)
         self._stale = self._outliers.changed = False
         self._places.rank([tier.states for tier in self._ranking.fit_tiers])
-        if self._ranking.panic != before.panic and self._states:
-            self._events.append(PanicChanged(self._ranking.panic))
-        loads, self._loads = self._loads, self._ranking.loads() or self._loads
-        if loads and loads[0][0] != self._loads[0][0]:
-            self._events.append(FailedOver(loads[0][0], self._loads[0][0]))
-        if loads != self._loads and max(len(loads), len(self._loads)) > 1:
-            self._events.append(LoadShifted(self._loads))
+        self._events.extend(shifts(before, self._ranking, self._loads))
+        self._loads = self._ranking.loads() or self._loads
 
 
 def _learn(lease: Lease, good: bool, now: float, decay: float) -> None:
