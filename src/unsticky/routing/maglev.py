@@ -10,7 +10,8 @@ from xxhash import xxh64_intdigest
 
 from .endpoint import EndpointState
 
-_SLICE = 256  # slots that are filled before others get their turn: less than a millisecond
+_SLICE = 128  # slots that are filled before others get their turn: a fraction of a millisecond, and 2 ms at last
+_LAST = 128  # slots that are found from their own side
 
 
 class Maglev:
@@ -45,21 +46,47 @@ def building(states: Sequence[EndpointState], size: int) -> Generator[None, None
     """
     if not is_prime(size):
         raise ValueError(f"expected a prime number of slots, got {size}")
-    ordered = sorted(states, key=_name)
-    skips = [xxh64_intdigest(_name(state), 1) % (size - 1) + 1 for state in ordered]
-    positions = [xxh64_intdigest(_name(state)) % size for state in ordered]
+    walks = []
+    for state in sorted(states, key=_name):
+        walks.append(_Walk(state, size))
+        if len(walks) % _SLICE == 0:
+            yield
     slots: list[EndpointState | None] = [None] * size
-    turns = _turns([state.endpoint.weight for state in ordered])
-    for filled in range(size):
-        turn = next(turns)
-        at, skip = positions[turn], skips[turn]
+    turns = _turns([walk.state.endpoint.weight for walk in walks])
+    for filled in range(max(0, size - _LAST)):
+        walk = walks[next(turns)]
+        at, skip = walk.at, walk.skip
         while slots[at] is not None:
             at = (at + skip) % size
-        slots[at] = ordered[turn]
-        positions[turn] = (at + skip) % size
+        slots[at] = walk.state
+        walk.at = (at + skip) % size
         if filled % _SLICE == 0:
             yield
+    free = [at for at, state in enumerate(slots) if state is None]
+    while free:
+        walk = walks[next(turns)]
+        at = walk.first_of(free, size)
+        free.remove(at)
+        slots[at] = walk.state
+        if len(free) % 16 == 0:
+            yield
     return Maglev([state for state in slots if state is not None])
+
+
+class _Walk:
+    """An endpoint's permutation of all slots: where it stands, and its step."""
+
+    __slots__ = ("at", "skip", "state")
+
+    def __init__(self, state: EndpointState, size: int) -> None:
+        self.state = state
+        self.at = xxh64_intdigest(_name(state)) % size
+        self.skip = xxh64_intdigest(_name(state), 1) % (size - 1) + 1
+
+    def first_of(self, free: Sequence[int], size: int) -> int:
+        """Which of the free slots it comes to first. Where few are left this is quicker than to walk there."""
+        steps = pow(self.skip, -1, size)
+        return min(free, key=lambda slot: (slot - self.at) * steps % size)
 
 
 def _name(state: EndpointState) -> bytes:

@@ -76,20 +76,22 @@ class LeastRequest:
         if len(draw.group) == 1:
             return draw.group[0]
         best, other = draw.two()
-        weighted = draw.mean_weight is not None
-        if _better(other, best, weighted):
+        better = _lower if draw.mean_weight is None else _lower_by_weight
+        if better(other, best):
             best = other
         for _ in self._more:
             other = draw.other(best)
-            if _better(other, best, weighted):
+            if better(other, best):
                 best = other
         return best
 
 
-def _better(other: EndpointState, best: EndpointState, weighted: bool) -> bool:
-    if weighted:
-        return (other.in_flight + 1) * best.weight <= best.in_flight * other.weight
+def _lower(other: EndpointState, best: EndpointState) -> bool:
     return other.in_flight < best.in_flight
+
+
+def _lower_by_weight(other: EndpointState, best: EndpointState) -> bool:
+    return (other.in_flight + 1) * best.weight <= best.in_flight * other.weight
 
 
 class WeightedRoundRobin:
