@@ -1,4 +1,4 @@
-"""The benchmark of sessions runs, and what it counts is as promised. No test looks at its times."""
+"""The benchmarks run, and what they count is as promised. No test looks at their times."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
+
+from unsticky.routing.options import Balancer
 
 BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "sessions.py"
 
@@ -80,3 +82,18 @@ def test_an_unknown_part_is_refused() -> None:
     )
     assert done.returncode == 2
     assert "postgres" in done.stderr
+
+
+def test_picks_are_measured_for_every_balancer(tmp_path: Path) -> None:
+    """With naive ones beside them, in three sizes; and the building of both kinds of tables."""
+    figures = tmp_path / "figures.json"
+    script = BENCHMARK.with_name("picks.py")
+    command = [sys.executable, str(script), "--smoke", "--markdown", "--json", str(figures)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(figures.read_text())
+    for balancer in get_args(Balancer):
+        assert found["picks"][f"{balancer}/10000"] > 0
+    assert found["builds"].keys() >= {"ring_hash/3", "maglev/10000"}
+    assert "| naive: least loaded of all |" in done.stdout
+    assert "Goal" in done.stdout

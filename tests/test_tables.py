@@ -10,10 +10,13 @@ from threading import Lock
 import pytest
 
 from support.routing import endpoint
+from support.upstream import upstream
 from support.waiting import eventually
+from unsticky.pools import Pools
 from unsticky.routing.call import Endpoint
-from unsticky.routing.hashed import HashPicker
-from unsticky.routing.options import HashOptions, PoolOptions
+from unsticky.routing.endpoint import endpoint_from
+from unsticky.routing.hashed import Build, Building, HashPicker
+from unsticky.routing.options import EndpointOptions, HashOptions, PoolOptions
 from unsticky.routing.pool import Pool
 from unsticky.tables import aside
 from unsticky.testing import FakeClock
@@ -130,3 +133,40 @@ def test_an_unchanged_level_is_not_built_again() -> None:
     with pool.lock:
         pool.replace([*many(4), endpoint("h4", weight=50), endpoint("other", priority=1)])
     eventually(lambda: picker(pool)._table is not old)
+
+
+def test_pools_build_aside(caplog: pytest.LogCaptureFixture) -> None:
+    """Over real servers: calls go on while the set changes, and a new endpoint gets its keys after the swap."""
+    with upstream() as one, upstream() as two, upstream() as three:
+        options = {"endpoints": [one.url, two.url], "balancer": "maglev", "hash": {"on": ["path"]}}
+        with Pools.from_settings({"pools": {"catalog": options}}) as pools, pools.client() as client:
+            pool = pools._pools["catalog"]
+
+            def ports() -> set[int]:
+                return {client.get(f"http://catalog/{n}").json()["port"] for n in range(40)}
+
+            assert ports() == {one.port, two.port}
+            old = picker(pool)._table
+            with pool.lock:
+                pool.replace(endpoint_from(EndpointOptions(url=each.url)) for each in (two, three))
+                assert picker(pool)._table is old
+            assert ports() <= {two.port, three.port}
+            eventually(lambda: picker(pool)._table is not old)
+            assert ports() == {two.port, three.port}
+    assert not caplog.records
+
+
+def test_a_build_that_fails_is_told_and_the_old_table_stays(caplog: pytest.LogCaptureFixture) -> None:
+    """The next change tries again."""
+    pool = pool_of("ring_hash", many(3))
+    hashed = picker(pool)
+    old = hashed._table
+
+    def broken() -> Building:
+        yield
+        raise ZeroDivisionError("no sense")
+
+    aside(pool.lock)([Build(hashed, hashed._wanted, broken())])
+    eventually(lambda: "could not be built" in caplog.text)
+    assert hashed._table is old
+    assert pick(pool, 7) in many(3)

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from support.routing import endpoint, get, make_pool, state
+from unsticky.routing.draw import Draw
 from unsticky.routing.endpoint import EndpointState
-from unsticky.routing.options import PoolOptions
+from unsticky.routing.options import LeastRequestOptions, PoolOptions
 from unsticky.routing.picker import LeastRequest, RoundRobin, SmoothSequence, WeightedRoundRobin, picker_for
 
 BALANCERS = ["round_robin", "weighted_round_robin", "random", "least_request", "peak_ewma"]
@@ -136,3 +137,63 @@ def test_a_pick_is_an_untried_member(balancer: str, data: st.DataObject) -> None
         picked = picker.pick(group, key, tried, 0.0)
         assert picked in group
         assert picked not in tried
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("balancer", BALANCERS)
+def test_a_retry_in_a_large_pool_gets_an_untried_endpoint(balancer: str, weighted: bool) -> None:
+    """Where a retry draws from a sample, it still finds one that was not tried, even the last."""
+    group = tuple(state(f"h{i}", weight=i % 9 + 1 if weighted else 1) for i in range(200))
+    picker = picker_for(PoolOptions(endpoints=(), balancer=balancer), Random(3))  # type: ignore[arg-type]
+    seen = set()
+    for count in (1, 3, 150, 199):
+        tried = set(group[:count])
+        for _ in range(50):
+            picked = picker.pick(group, None, tried, 0.0)
+            assert picked in group
+            assert picked not in tried
+            seen.add(picked)
+    assert len(seen) > 60
+
+
+@pytest.mark.parametrize(("choices", "least", "most"), [(2, 0.30, 0.45), (4, 0.55, 0.75), (10, 0.85, 1.0)])
+def test_more_choices_look_harder(choices: int, least: float, most: float) -> None:
+    """One idle endpoint among five busy ones is found the more often, the more are drawn."""
+    group = (*(state(f"h{i}", in_flight=5) for i in range(5)), state("idle"))
+    picker = LeastRequest(Random(2), choices)
+    found = sum(picker.pick(group, None, (), 0.0) is group[-1] for _ in range(5000)) / 5000
+    assert least < found <= most
+
+
+def test_the_choice_count_is_an_option() -> None:
+    """A pool draws as many as its settings say."""
+    options = LeastRequestOptions(choice_count=10)
+    pool = make_pool("a", "b", "c", "d", balancer="least_request", least_request=options)
+    for one in list(pool._states.values())[:3]:
+        one.in_flight = 3
+    assert sum(get(pool).hosts == ["d"] for _ in range(200)) > 190
+
+
+@given(st.lists(st.integers(1, 65535), min_size=2, max_size=300), st.integers())
+def test_draws_are_of_two_different_members(weights: list[int], seed: int) -> None:
+    """Whatever the weights, in small and in large groups."""
+    draw = Draw(tuple(state(f"h{i}", weight=weight) for i, weight in enumerate(weights)), Random(seed))
+    for _ in range(5):
+        first, second = draw.two()
+        assert first is not second
+        assert draw.other(first) is not first
+
+
+def test_draws_follow_weights() -> None:
+    """The first by weight; the second by weight among the others, as the formula has it."""
+    weights = [9, 3, 2, 1] * 5
+    group = tuple(state(f"h{i}", weight=weight) for i, weight in enumerate(weights))
+    draw, total = Draw(group, Random(6)), sum(weights)
+    pairs = [draw.two() for _ in range(60_000)]
+    firsts, seconds = Counter(one for one, _ in pairs), Counter(two for _, two in pairs)
+    for one, weight in zip(group, weights, strict=True):
+        expected = sum(other / total * weight / (total - other) for other in weights) - weight**2 / total / (
+            total - weight
+        )
+        assert abs(firsts[one] / 60_000 - weight / total) < 0.005
+        assert abs(seconds[one] / 60_000 - expected) < 0.005

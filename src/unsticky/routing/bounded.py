@@ -11,6 +11,7 @@ from .eligibility import Group
 from .endpoint import EndpointState
 
 _LOOKED_AT = 64  # endpoints, at most, for a call whose home is full: of those the least loaded will do
+_FEW = 8  # numbers that are drawn ahead for a key
 
 
 class Total(Protocol):
@@ -34,14 +35,12 @@ class Bound:
     def __init__(self, factor: int, pool: Total) -> None:
         self._factor = factor
         self._pool = pool
-        self._group: Group = ()
-        self._total = 0
 
-    def spare(self, home: EndpointState, key: int, group: Group, tried: Collection[EndpointState]) -> EndpointState:
-        """`home`, or who stands in: the first with room, else the least loaded."""
-        if group is not self._group:
-            self._group, self._total = group, sum(state.endpoint.weight for state in group)
-        least = self._overload(home)
+    def spare(
+        self, home: EndpointState, key: int, group: Group, weight: int, tried: Collection[EndpointState]
+    ) -> EndpointState:
+        """`home`, or who stands in: the first of `group` with room, else the least loaded. `weight` is the group's."""
+        least = self._overload(home, weight)
         if least <= 1.0:
             return home
         best = home
@@ -49,20 +48,20 @@ class Bound:
             state = group[index]
             if state is home or state in tried:
                 continue
-            found = self._overload(state)
+            found = self._overload(state, weight)
             if found <= 1.0:
                 return state
             if found < least:
                 best, least = state, found
         return best
 
-    def _overload(self, state: EndpointState) -> float:
-        return overload(state.in_flight, self._pool.in_flight, self._factor, state.endpoint.weight / self._total)
+    def _overload(self, state: EndpointState, weight: int) -> float:
+        return overload(state.in_flight, self._pool.in_flight, self._factor, state.endpoint.weight / weight)
 
 
 def shuffled(count: int, key: int) -> Iterator[int]:
     """The first of the numbers below `count` in the order that Envoy draws them in for `key` (Fisher and Yates)."""
-    numbers = iter(_drawn(key & 0xFFFF_FFFF))
+    numbers = _numbers(key & 0xFFFF_FFFF)
     moved: dict[int, int] = {}
     for place in range(min(count, _LOOKED_AT)):
         left = count - place
@@ -72,16 +71,22 @@ def shuffled(count: int, key: int) -> Iterator[int]:
         moved[place + jump] = moved.get(place, place)
 
 
+def _numbers(seed: int) -> Iterator[int]:
+    """Most shuffles end after one or two."""
+    yield from _drawn(seed, _FEW)
+    yield from _drawn(seed, _LOOKED_AT + _FEW)[_FEW:]
+
+
 @lru_cache(maxsize=1024)
-def _drawn(seed: int) -> tuple[int, ...]:
-    """What C++'s std::mt19937 gives first: enough for a shuffle. Kept, as hot keys come again and it takes 50 us.
+def _drawn(seed: int, count: int) -> tuple[int, ...]:
+    """What C++'s std::mt19937 gives first. Kept, as hot keys come again and it takes 50 us.
 
     Python's own Mersenne Twister is seeded in another way. Outputs before the 228th depend on seed words alone.
     """
     words = [seed]
-    for index in range(1, 397 + _LOOKED_AT + 8):
+    for index in range(1, 397 + count):
         words.append((1812433253 * (words[-1] ^ words[-1] >> 30) + index) & 0xFFFF_FFFF)
-    return tuple(_output(words, index) for index in range(_LOOKED_AT + 8))
+    return tuple(_output(words, index) for index in range(count))
 
 
 def _output(words: list[int], index: int) -> int:

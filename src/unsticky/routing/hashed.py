@@ -16,6 +16,7 @@ from .picker import RandomChoice
 from .rendezvous import Rendezvous
 
 _OWNERS = 64  # that are asked whether they are fit, before a key is sent anywhere
+_KNOWN = 8  # groups
 _SMALL = 4096  # entries of a ring that are made at once, in a few milliseconds, when there was none before
 
 
@@ -79,18 +80,18 @@ class HashPicker:
         self._table: Table | None = None
         self._wanted: Group = ()
         self._weights: Sequence[int] = ()
-        self._group: Group = ()
-        self._members: frozenset[EndpointState] = frozenset()
+        self._members = _Members(())
+        self._known: dict[int, _Members] = {}  # by the id of the group that they keep
 
     def pick(self, group: Group, key: int | None, tried: Collection[EndpointState], now: float) -> EndpointState:
         if key is None:
             return self._anywhere.pick(group, key, tried, now)
-        if group is not self._group:
-            self._group, self._members = group, frozenset(group)
+        if group is not self._members.group:
+            self._members = self._of(group)
         home = self._table.home(key) if self._table else None
-        if home is None or home not in self._members or home in tried:
+        if home is None or home not in self._members.all or home in tried:
             home = self._stand_in(key, group, tried)
-        return home if self._bound is None else self._bound.spare(home, key, group, tried)
+        return home if self._bound is None else self._bound.spare(home, key, group, self._members.weight, tried)
 
     def replace(self, states: Group) -> Build | None:
         """The level's endpoints are these now, fit or not. None: the table fits them, too."""
@@ -98,6 +99,7 @@ class HashPicker:
         if states == self._wanted and weights == self._weights:
             return None
         self._wanted, self._weights = states, weights
+        self._known.clear()
         return Build(self, states, self._building(states))
 
     def wants(self, states: Group) -> bool:
@@ -113,15 +115,35 @@ class HashPicker:
         """There is no table yet."""
         return self._table is None
 
+    def _of(self, group: Group) -> _Members:
+        """Kept, as calls alternate between healthy and degraded endpoints of a level, or those that are ejected."""
+        members = self._known.get(id(group))
+        if members is None:
+            if len(self._known) >= _KNOWN:
+                self._known.clear()
+            members = self._known[id(group)] = _Members(group)
+        return members
+
     def _stand_in(self, key: int, group: Group, tried: Collection[EndpointState]) -> EndpointState:
         """The next owner that is fit. If there is none near, any by the key, as looking on would take too long."""
         for owner in islice(self._table.owners(key), _OWNERS) if self._table else ():
-            if owner in self._members and owner not in tried:
+            if owner in self._members.all and owner not in tried:
                 return owner
         start = key % len(group)
         while (state := group[start]) in tried:
             start = (start + 1) % len(group)
         return state
+
+
+class _Members:
+    """What must be known of a group."""
+
+    __slots__ = ("all", "group", "weight")
+
+    def __init__(self, group: Group) -> None:
+        self.group = group
+        self.all = frozenset(group)
+        self.weight = sum(state.endpoint.weight for state in group)
 
 
 class HashPickers:

@@ -106,13 +106,13 @@ class WeightedRoundRobin:
 
     def __init__(self, random: Random) -> None:
         self._random = random
+        self._draws = Draws(random)
         self._group: Group = ()
         self._sequence: SmoothSequence | StrideSequence = SmoothSequence(())
 
     def pick(self, group: Group, key: int | None, tried: Collection[EndpointState], now: float) -> EndpointState:
         if tried:
-            group = untried(group, tried)
-            return self._random.choices(group, [state.weight for state in group])[0]
+            return self._draws.among(group, tried).one()
         if group is not self._group:
             self._begin(group)
         return group[self._sequence.turn()]
