@@ -21,7 +21,9 @@ from werkzeug.exceptions import Conflict, ServiceUnavailable
 from . import errors, wsgi
 from . import settings as settings_module
 from .flask_takeover import OldFlaskSessions, secret_keys
+from .load import Meter
 from .pools import Pools
+from .reporting import ReportingApp
 from .session.binding import Binding
 from .session.commit import Committed, Cookie
 from .session.cookie import HeaderFormat, cookie_values, prefixed, uncached
@@ -298,6 +300,7 @@ class AppState:
         self.sessions = interface.sessions
         self._interface = interface
         self.pools = Pools(settings)
+        self.load = Meter(settings.load_report)  # `load.say("named_metrics.queue", 3)`
 
     @cached_property
     def client(self) -> Any:
@@ -336,7 +339,8 @@ class Unsticky:
         state = AppState(loaded, interface)
         app.session_interface = interface
         app.register_error_handler(errors.SessionUnavailable, _as_http)  # of `unsticky.sessions.list`, say
-        app.wsgi_app = wsgi.InContext(app.wsgi_app)  # type: ignore[method-assign]
+        inner = wsgi.InContext(app.wsgi_app)
+        app.wsgi_app = ReportingApp(inner, state.load) if state.load.on else inner  # type: ignore[method-assign]
         app.extensions["unsticky"] = state
         wsgi.close_at_exit(state)
         self._only = weakref.ref(app)
@@ -350,6 +354,11 @@ class Unsticky:
     def pools(self) -> Pools:
         """The app's pools."""
         return self.state.pools
+
+    @property
+    def load(self) -> Meter:
+        """What this process reports of its load: `.say("application_utilization", 0.4)`."""
+        return self.state.load
 
     @property
     def sessions(self) -> Sessions:

@@ -89,7 +89,7 @@ COOKIE_NAME = matching(_TOKEN, "a cookie name of letters, digits and !#$%&'*+-.^
 COOKIE_PATH = matching(r"/[ -:<-~]*", 'a path that begins with "/" and has no ";"')
 COOKIE_DOMAIN = matching(r"\.?[A-Za-z0-9][A-Za-z0-9.-]*", 'a domain such as "example.com"', str.lower)
 METRIC = matching(
-    r"(?:cpu|mem|application)_utilization|(?:utilization|named_metrics)\.[!-~]+",
+    r"(?:cpu|mem|application)_utilization|(?:utilization|named_metrics)\.[A-Za-z0-9_./-]+",
     '"cpu_utilization", "mem_utilization", "application_utilization", "utilization.NAME" or "named_metrics.NAME"',
 )
 HASH_KEY = matching(

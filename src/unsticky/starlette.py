@@ -15,10 +15,12 @@ from functools import cached_property
 from typing import Any, Literal
 
 from starlette.datastructures import Secret
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from . import reporting
 from . import settings as settings_module
 from .asgi import WithSession
+from .load import Meter
 from .pools import Pools
 from .scalars import Moment, StoreURL
 from .scalars import Secret as HiddenText
@@ -90,6 +92,13 @@ class UnstickyMiddleware(WithSession):
         lifetime = sessions.terms.lifetime
         form, state = carrier(loaded.session, lifetime), AppState(loaded, sessions)
         super().__init__(app, sessions, form, state, old_age=loaded.session.migrate_max_age)
+        self._load = state.load
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._load.on and scope["type"] == "http":
+            await reporting.run(self._load, super().__call__, scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
 
 
 class AppState:
@@ -99,6 +108,7 @@ class AppState:
         self.settings = settings
         self.sessions = sessions  # to list and revoke: `await request.state.unsticky.sessions.list_async(user)`
         self.pools = Pools(settings)
+        self.load = Meter(settings.load_report)  # `load.say("named_metrics.queue", 3)`
 
     @cached_property
     def client(self) -> Any:

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 from . import settings as settings_module
 from .context import RequestState, current
 from .errors import SessionLimitReached, SessionUnavailable
+from .load import Meter
 from .pools import Pools
+from .reporting import ReportingApp
 from .session.cookie import Header, Headers, InboundCookies, carrier, token_header, with_session_headers
 from .session.inbound import Device, Inbound
 from .session.session import Session
@@ -20,6 +22,7 @@ from .session.token import Token
 from .session.verbs import ThreadSession
 from .sessions import LIMIT_BODY, UNAVAILABLE_BODY, Sessions
 from .settings import Source
+from .wsgi_body import close, is_ready
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -38,7 +41,9 @@ class UnstickyMiddleware:
         self.pools = Pools(self.settings)
         self.client = self.pools.client()
         self.carrier = carrier(self.settings.session, self.sessions.terms.lifetime)
-        self._app = InContext(_WithSession(app, self))
+        self.load = Meter(self.settings.load_report)  # `load.say("named_metrics.queue", 3)`
+        inner = InContext(_WithSession(app, self))
+        self._app: WSGIApplication = ReportingApp(inner, self.load) if self.load.on else inner
         close_at_exit(self)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -75,23 +80,11 @@ class InContext:
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         context = copy_context()
         body = context.run(self._run, environ, start_response)
-        return body if _is_ready(body, environ) else _Body(body, context)
+        return body if is_ready(body, environ) else _Body(body, context)
 
     def _run(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         current.set(WsgiRequest(environ))
         return self.app(environ, start_response)
-
-
-def _is_ready(body: Iterable[bytes], environ: WSGIEnvironment) -> bool:
-    """Nothing of the app runs in it; and servers want to recognise their own file wrapper (uWSGI's is no class)."""
-    wrapper = environ.get("wsgi.file_wrapper")
-    return isinstance(body, (list, tuple, wrapper) if isinstance(wrapper, type) else (list, tuple))
-
-
-def _close(body: Iterable[bytes]) -> None:
-    close = getattr(body, "close", None)
-    if close is not None:
-        close()
 
 
 class _Body:
@@ -106,7 +99,7 @@ class _Body:
             yield chunk
 
     def close(self) -> None:
-        self._context.run(_close, self._body)
+        self._context.run(close, self._body)
 
 
 class WsgiRequest(RequestState):
@@ -226,10 +219,10 @@ class _Response:
 
     def body(self, body: Iterable[bytes], environ: WSGIEnvironment) -> Iterable[bytes]:
         """The app's body, unless 503 was answered; what a streamed one changes in the session is written too."""
-        if not _is_ready(body, environ):
+        if not is_ready(body, environ):
             return _Streamed(self, body)
         if self._replaced is not None:
-            _close(body)
+            close(body)
             return [self._replaced]
         self.finish()
         return body
@@ -302,6 +295,6 @@ class _Streamed:
 
     def close(self) -> None:
         try:
-            _close(self._body)
+            close(self._body)
         finally:
             self._response.finish()

@@ -87,7 +87,7 @@ def test_all_problems_at_once() -> None:
 
 
 ALONE = [
-    ({"zzz": 1}, "zzz: unknown key, allowed: session, pools, locality, client"),
+    ({"zzz": 1}, "zzz: unknown key, allowed: session, pools, load_report, locality, client"),
     ({"client": "httpx3"}, 'client: expected one of "httpx", "httpx2", got "httpx3"; did you mean "httpx"?'),
     ({"client": 3}, 'client: expected one of "httpx", "httpx2", got 3'),
     ({"session": 3}, "session: expected a table, got 3"),
@@ -142,6 +142,7 @@ ALONE = [
     (catalog(balancer="random", least_request={"choice_count": 3}), "pools.catalog.least_request: has no effect with"),
     (catalog(peak_ewma={"decay_time": "1s"}), 'pools.catalog.peak_ewma: has no effect with balancer = "least_request"'),
     (catalog(balancer="ring_hash", locality="a"), 'pools.catalog.locality: has no effect with balancer = "ring_hash"'),
+    ({"load_report": {"format": "json"}}, 'load_report.emit: must be "on_request" or "always"'),
     (catalog(load_report={"enabled": True}, balancer="ring_hash"), "pools.catalog.load_report.enabled: has no effect"),
     (catalog(slow_start={"window": 9}, balancer="random"), "pools.catalog.slow_start.window: has no effect with balan"),
     (catalog(slow_start={"aggression": 2}), "pools.catalog.slow_start.window: must be more than 0, or the other"),

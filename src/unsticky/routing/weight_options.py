@@ -1,9 +1,9 @@
-"""What can be set about weights that change: load reports and slow start."""
+"""What can be set about weights that change: load reports, both ways, and slow start."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta
 
@@ -53,3 +53,35 @@ class SlowStartOptions:
         float, Meta(gt=0, description="1: the weight grows evenly; more: faster at first; less: slower.")
     ] = 1.0
     minimum_percent: Annotated[float, Meta(ge=0, le=100, description="Of its weight, that it has at least.")] = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportingOptions:
+    """What this app's responses report of its own load to callers that weigh by it."""
+
+    emit: Annotated[
+        Literal["off", "on_request", "always"],
+        Meta(
+            description="on_request: to callers that send endpoint-load-metrics-format. Whoever can reach the app "
+            "can ask how busy it is."
+        ),
+    ] = "off"
+    format: Annotated[
+        Literal["text", "json", "bin"], Meta(description="What it is written as, where the caller asks for none.")
+    ] = "text"
+    workers: Annotated[
+        int | None,
+        Meta(
+            ge=1,
+            description="Processes like this one that serve the endpoint: the rates that each reports are its "
+            "own times this. Unset: WEB_CONCURRENCY, else 1.",
+        ),
+    ] = None
+    bandwidth: Annotated[
+        float | None,
+        Meta(
+            gt=0,
+            description="Bytes per second that the host's network carries each way, for utilization.bandwidth. "
+            "Unset: not reported.",
+        ),
+    ] = None

@@ -20,7 +20,7 @@ from ..routing.options import (
     PoolOptions,
     RetryOptions,
 )
-from ..routing.weight_options import WEIGHTED, LoadReportOptions, SlowStartOptions
+from ..routing.weight_options import WEIGHTED, LoadReportOptions, ReportingOptions, SlowStartOptions
 from ..session.options import CookieOptions, SessionOptions
 from .shapes import quoted
 from .tree import Settings
@@ -119,6 +119,11 @@ def _weights_are_used(options: PoolOptions) -> Iterator[Problem]:
 def _reports_are_used(options: LoadReportOptions) -> Iterator[Problem]:
     if not options.enabled and options != LoadReportOptions():
         yield Problem("enabled", "must be true, or the other settings of load_report have no effect")
+
+
+def _reporting_is_used(options: ReportingOptions) -> Iterator[Problem]:
+    if options.emit == "off" and options != ReportingOptions():
+        yield Problem("emit", 'must be "on_request" or "always", or the other settings of load_report have no effect')
 
 
 def _reports_live(options: LoadReportOptions) -> Iterator[Problem]:
@@ -227,6 +232,7 @@ _RELATIONS: dict[type, tuple[Relation, ...]] = {
         Relation(frozenset(field.name for field in fields(LoadReportOptions)), _reports_are_used),
         Relation(frozenset({"blackout", "expiry"}), _reports_live),
     ),
+    ReportingOptions: (Relation(frozenset(field.name for field in fields(ReportingOptions)), _reporting_is_used),),
     SlowStartOptions: (Relation(frozenset(field.name for field in fields(SlowStartOptions)), _slow_start_is_used),),
     PoolOptions: (
         Relation(frozenset({"balancer", "load_report", "slow_start"}), _weights_are_used),

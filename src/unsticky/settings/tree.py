@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from ..routing.options import PoolOptions
+from ..routing.weight_options import ReportingOptions
 from ..rules import HOST_NAME
 from ..session.options import SessionOptions
 
@@ -22,6 +23,7 @@ class Settings:
         Mapping[Annotated[str, HOST_NAME], PoolOptions],
         Meta(description="Pools by name; the name is the host of the URLs that the app calls."),
     ] = field(default_factory=dict)
+    load_report: ReportingOptions = field(default_factory=ReportingOptions)
     locality: Annotated[
         str | None,
         Meta(
