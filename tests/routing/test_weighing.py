@@ -213,3 +213,28 @@ def test_what_people_see_is_the_effective_weight() -> None:
     clock.advance(60)
     pool.replace([endpoint("a"), endpoint("b")])
     assert [(one.weight, round(one.share, 1)) for one in explain(pool)] == [(1, 90.9), (0.1, 9.1)]
+
+
+@pytest.mark.parametrize("window", [1, 5])
+@pytest.mark.parametrize("rate", ["reported", "ours"])
+def test_the_loop_settles(rate: str, window: int) -> None:
+    """Endpoints that carry 100, 50 and 10 calls per second get that many of 60, and go on so.
+
+    They report the average of the last seconds, as ours do. With our own rate, which is of another time than the
+    reported utilization, weights must not swing.
+    """
+    clock, carries = FakeClock(), {"a": 100, "b": 50, "c": 10}
+    pool = make_pool(*carries, clock=clock, balancer="weighted_round_robin", load_report=REPORTS)
+    history: dict[str, list[int]] = {name: [0] * window for name in carries}
+    said: dict[str, str | None] = dict.fromkeys(carries, "TEXT eps=0")
+    for second in range(60):
+        seen: Counter[str] = Counter()
+        for _ in range(60):
+            seen[call(pool, clock, said)] += 1
+            clock.advance(1 / 60)
+        for name, most in carries.items():
+            history[name].append(seen[name])
+            rps = sum(history[name][-window:]) / window
+            said[name] = f"TEXT cpu_utilization={rps / most}" + (f",rps_fractional={rps}" if rate == "reported" else "")
+        if second >= 20:
+            assert [seen[name] for name in carries] == pytest.approx([37.5, 18.75, 3.75], abs=3)

@@ -108,7 +108,7 @@ def test_own_rate_stands_in() -> None:
     assert heard(30, 100.5) == 0
     assert heard(20, 102.0) == pytest.approx(25 / 0.25)
     assert heard(1, 200.0) == pytest.approx(100)  # one call in 98 s is no measure of a burst that begins
-    assert heard(50, 201.0) == pytest.approx(200)
+    assert heard(50, 201.0) == pytest.approx(100 + (50 / 0.25 - 100) / 4)  # smoothed
 
 
 def test_errors_of_all_callers_do_not_count_against_our_rate() -> None:

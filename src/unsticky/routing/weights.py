@@ -29,6 +29,7 @@ MAXIMUM = 2.0**32 - 1  # of one reported weight, as in Envoy
 _MOST, _LEAST = 10.0, 0.1
 _STEPS = 20  # of a slow start
 _BETWEEN = 0.1  # seconds between two reports of an endpoint that are read: gRPC's shortest update period
+_GAIN = 0.25  # per update
 _LONGEST_COUNT = 10.0  # seconds: calls that were counted over more say nothing about now
 
 
@@ -68,10 +69,12 @@ class Reported:
 
     def observe(self, report: LoadReport, options: LoadReportOptions, now: float) -> None:
         """Take one in. One that gives no weight changes nothing."""
-        qps = report.rps_fractional
-        eps = report.eps if qps > 0 else 0.0  # errors of all callers don't fit our own calls
         used = utilization(report, options.metrics)
-        weight = reported_weight(qps or self._measured(options, now), eps, used, options.error_penalty)
+        if report.rps_fractional > 0:
+            weight = reported_weight(report.rps_fractional, report.eps, used, options.error_penalty)
+        else:  # errors of all callers don't fit our own calls
+            weight = reported_weight(self._measured(options, now), 0.0, used, options.error_penalty)
+            weight = weight and self._smoothed(weight)
         if weight <= 0:
             return
         self.weight, self.updated = weight, now
@@ -88,6 +91,10 @@ class Reported:
         if options.blackout > 0 and now - self.non_empty_since < options.blackout:
             return 0.0
         return self.weight
+
+    def _smoothed(self, weight: float) -> float:
+        """Our rate and their utilization are not of the same time: unsmoothed, weights would swing for ever."""
+        return self.weight + _GAIN * (weight - self.weight) if self.weight else weight
 
     def _measured(self, options: LoadReportOptions, now: float) -> float:
         """Our own calls per second since the last measure; 0 when it is too early, or was too long.
@@ -169,7 +176,10 @@ class Weighing:
         if self._reports.enabled:
             self.due = now + self._reports.update_period
             options = self._reports
-            weights = relative([state.reported.current(options, now, state.ready_since) for state in states], weights)
+            reported = [
+                state.reported.weight and state.reported.current(options, now, state.ready_since) for state in states
+            ]
+            weights = relative(reported, weights)
         if self._start.window > 0:
             weights = self._slowed(weights, states, now)
         changed = False
