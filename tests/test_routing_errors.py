@@ -37,7 +37,9 @@ def same(one: errors.RoutingError, other: errors.RoutingError) -> bool:
 def test_copies(library: str, name: str, copied: Any) -> None:
     """A copy is of the same class, and keeps message, pool, attempts and notes."""
     kind = getattr(importlib.import_module(f"unsticky.{library}"), name)
-    error = kind("it failed", pool="catalog", attempts=["10.0.0.1:8000: refused"])
+    error = kind(
+        "it failed", pool="catalog", attempts=[errors.FailedAttempt("10.0.0.1:8000", "refused", failure="connect")]
+    )
     error.add_note("seen")
     made = copied(error)
     assert made is not error
@@ -49,7 +51,9 @@ def test_copies(library: str, name: str, copied: Any) -> None:
 @pytest.mark.parametrize("copied", COPIES)
 def test_copies_of_our_own(name: str, copied: Any) -> None:
     """The errors that no client library is behind can be copied as well."""
-    error = getattr(errors, name)("it failed", pool="catalog", attempts=("a", "b"))
+    error = getattr(errors, name)(
+        "it failed", pool="catalog", attempts=(errors.FailedAttempt("a:80", "status 503", status=503),)
+    )
     assert same(copied(error), error)
 
 

@@ -93,10 +93,26 @@ class SessionHeadersSent(SessionError):
     """The response's headers are sent, so no cookie can be set any more."""
 
 
-class RoutingError(UnstickyError):
-    """A call over a pool failed. `attempts` has one line per attempt: endpoint, and why it failed."""
+@dataclass(frozen=True, slots=True)
+class FailedAttempt:
+    """One attempt of a call that failed. Nothing in it is of the request."""
 
-    def __init__(self, message: str, *, pool: str, attempts: Sequence[str] = ()) -> None:
+    endpoint: str  # its address: "10.0.0.1:8000"
+    reason: str  # in words, with the endpoint's state if it was not fit: "could not connect (ConnectError)"
+    status: int | None = None  # of its response, if it had one
+    failure: str | None = None  # else "connect", "timeout", "broken", "cancelled" or "local"
+    error: str | None = None  # the name of the exception's type
+    seconds: float = 0.0  # from the pick up to the headers, or to the failure
+    resend_count: int = 0  # 0 for the first attempt
+
+    def __str__(self) -> str:
+        return f"{self.endpoint}: {self.reason}"
+
+
+class RoutingError(UnstickyError):
+    """A call over a pool failed. `attempts` are all that were made; `str()` of one is a line for people."""
+
+    def __init__(self, message: str, *, pool: str, attempts: Sequence[FailedAttempt] = ()) -> None:
         super().__init__(message)
         self.pool = pool
         self.attempts = tuple(attempts)
@@ -106,7 +122,7 @@ class RoutingError(UnstickyError):
         return _restored, (type(self), str(self), self.pool, self.attempts), self.__dict__.copy()
 
 
-def _restored(kind: type[RoutingError], message: str, pool: str, attempts: Sequence[str]) -> RoutingError:
+def _restored(kind: type[RoutingError], message: str, pool: str, attempts: Sequence[FailedAttempt]) -> RoutingError:
     return kind(message, pool=pool, attempts=attempts)
 
 

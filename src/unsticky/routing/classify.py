@@ -6,7 +6,9 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from enum import Enum
 
+from ..errors import FailedAttempt
 from .call import Failure, Outcome
+from .endpoint import condition
 
 
 class Repeat(Enum):
@@ -81,3 +83,23 @@ def reason(outcome: Outcome) -> str:
         return f"status {outcome.status}"
     error = f" ({type(outcome.error).__name__})" if outcome.error is not None else ""
     return f"{_WORDS[outcome.failure]}{error}"
+
+
+def kind(outcome: Outcome) -> str:
+    """The failure, or the status, in one word that is one of few: for counts."""
+    return str(outcome.status) if outcome.failure is None else outcome.failure.value
+
+
+def failed_attempt(outcome: Outcome, now: float) -> FailedAttempt:
+    """The outcome for errors, logs and handlers; it names the endpoint and the failure, nothing of the request."""
+    attempt = outcome.attempt
+    unfit = condition(attempt.lease.state, now)
+    return FailedAttempt(
+        attempt.endpoint.address,
+        reason(outcome) + (f" [{unfit}]" if unfit else ""),
+        outcome.status,
+        None if outcome.failure is None else outcome.failure.value,
+        None if outcome.error is None else type(outcome.error).__name__,
+        max(0.0, now - attempt.lease.began),
+        attempt.resend_count,
+    )

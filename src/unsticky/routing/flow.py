@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Generator
 
-from ..errors import AttemptsFailed, CallTimeout, NoHealthyEndpoint, PoolOverflow
+from ..errors import AttemptsFailed, CallTimeout, FailedAttempt, NoHealthyEndpoint, PoolOverflow
 from .call import Attempt, Call, Failure, Lease, Outcome, Send, Wait
-from .classify import Verdict, classify, reason
-from .endpoint import EndpointState, condition
+from .classify import Verdict, classify, failed_attempt, kind
+from .endpoint import EndpointState
 from .pool import Pool
 from .retry import backoff, may_repeat, retry_after
 
@@ -52,16 +52,17 @@ def route(pool: Pool, call: Call) -> Generator[Send | Wait, Outcome | None, Outc
 class _Trip:
     """What one call remembers between its attempts."""
 
-    __slots__ = ("call", "lines", "pool", "tried")
+    __slots__ = ("call", "failed", "pool", "tried")
 
     def __init__(self, pool: Pool, call: Call) -> None:
         self.pool = pool
         self.call = call
         self.tried: list[EndpointState] = []
-        self.lines: list[str] = []  # one per failed attempt
+        self.failed: list[FailedAttempt] = []
 
     def first(self) -> tuple[Lease, Send]:
         now = self.pool.clock.monotonic()
+        self.pool.tally.calls += 1
         sent = self._send(now)
         self.pool.budget.deposit(now)  # what is not sent earns no retries
         return sent
@@ -70,14 +71,14 @@ class _Trip:
         return self._send(self.pool.clock.monotonic())
 
     def note(self, lease: Lease, outcome: Outcome, now: float) -> None:
-        """Keep a line for the errors. It names the endpoint and the failure, nothing of the request."""
-        unfit = condition(lease.state, now)
-        self.lines.append(f"{lease.state.endpoint.address}: {reason(outcome)}" + (f" [{unfit}]" if unfit else ""))
+        """Keep it for the errors, and count it."""
+        self.failed.append(failed_attempt(outcome, now))
+        self.pool.tally.failures[kind(outcome)] += 1
 
     def pause(self, verdict: Verdict, outcome: Outcome, now: float) -> float | None:
         """Seconds until the next attempt, or None when there is none. Asking the budget spends it, so it is last."""
         options = self.pool.options.retry
-        sent = len(self.lines)
+        sent = len(self.failed)
         if sent >= options.attempts or not may_repeat(verdict, self.call, options):
             return None
         wait = backoff(sent, options, self.pool.random)
@@ -88,7 +89,11 @@ class _Trip:
             wait = max(wait, asked)
         if self.call.deadline is not None and now + wait >= self.call.deadline - _EARLY:
             return None
-        return wait if self.pool.budget.withdraw(now) else None
+        if not self.pool.budget.withdraw(now):
+            self.pool.tally.denied += 1
+            return None
+        self.pool.tally.retries[kind(outcome)] += 1
+        return wait
 
     def end(self, lease: Lease, outcome: Outcome, now: float) -> Outcome:
         """The last attempt was no success: give what there is."""
@@ -97,9 +102,9 @@ class _Trip:
         lease.release()
         if outcome.failure is Failure.TIMEOUT and self._late(now):
             raise self._timeout()
-        if len(self.lines) > 1 and outcome.failure not in (Failure.CANCELLED, Failure.LOCAL):
-            text = f"pool {self.pool.name!r}: all {len(self.lines)} attempts failed"
-            raise AttemptsFailed(self._listed(text), pool=self.pool.name, attempts=self.lines)
+        if len(self.failed) > 1 and outcome.failure not in (Failure.CANCELLED, Failure.LOCAL):
+            text = f"pool {self.pool.name!r}: all {len(self.failed)} attempts failed"
+            raise AttemptsFailed(self._listed(text), pool=self.pool.name, attempts=self.failed)
         return outcome
 
     def _send(self, now: float) -> tuple[Lease, Send]:
@@ -112,24 +117,24 @@ class _Trip:
             timeout = self.pool.options.retry.attempt_timeout
         if timeout is not None and (deadline is None or now + timeout < deadline):
             deadline = now + timeout
-        return lease, Send(Attempt(lease.state.endpoint, len(self.lines), deadline, lease))
+        return lease, Send(Attempt(lease.state.endpoint, len(self.failed), deadline, lease))
 
     def _lease(self, now: float) -> Lease:
         try:
             return self.pool.lease(self.call.key, self.tried, now)
         except (NoHealthyEndpoint, PoolOverflow) as error:
-            if not self.lines:
+            if not self.failed:
                 raise
             text = f"{error}, and the attempts before failed"
-            raise AttemptsFailed(self._listed(text), pool=self.pool.name, attempts=self.lines) from None
+            raise AttemptsFailed(self._listed(text), pool=self.pool.name, attempts=self.failed) from None
 
     def _late(self, now: float) -> bool:
         return self.call.deadline is not None and now >= self.call.deadline - _EARLY
 
     def _timeout(self) -> CallTimeout:
-        count = len(self.lines)
+        count = len(self.failed)
         text = f"pool {self.pool.name!r}: the call's time was over after {count} attempt{'s'[: count != 1]}"
-        return CallTimeout(self._listed(text), pool=self.pool.name, attempts=self.lines)
+        return CallTimeout(self._listed(text), pool=self.pool.name, attempts=self.failed)
 
     def _listed(self, text: str) -> str:
-        return f"{text}: {'; '.join(self.lines)}" if self.lines else text
+        return f"{text}: {'; '.join(map(str, self.failed))}" if self.failed else text

@@ -25,6 +25,7 @@ from .peak_ewma import observe, observe_failure
 from .picker import Picker, picker_for
 from .shifts import Loads, none_left, overflow, shifts
 from .subset import place, watched
+from .tally import Tally
 from .weights import Weighing
 
 KEPT_EVENTS = 1000  # more than a driver leaves behind between two steps
@@ -62,6 +63,7 @@ class Pool:
         self.budget = RetryBudget(retry.budget_ratio, retry.budget_per_second, clock.monotonic())
         self.releases: deque[Lease] = deque()
         self.used = False  # it has had a call
+        self.tally = Tally()
         self._events: deque[PoolEvent] = deque(maxlen=KEPT_EVENTS)
         self._places = Places(options.limits)
         self._hashed = HashPickers(options, random, self._places) if options.balancer in HASHING else None
@@ -81,8 +83,8 @@ class Pool:
         self._ranking = Ranking()
         self._watched: tuple[Ranking, tuple[Endpoint, ...]] = (self._ranking, ())
         self._stale = False  # `_ranking` no longer fits the states
-        self._outliers = Outliers(options.ejection, random, self._events.append)
-        self.weighing = Weighing.of(options, self._events.append)
+        self._outliers = Outliers(options.ejection, random, self._tell)
+        self.weighing = Weighing.of(options, self._tell)
         self._loads: Loads = ()
         self.replace(map(endpoint_from, options.endpoints) if endpoints is None else endpoints)
         self._aside = aside
@@ -114,6 +116,7 @@ class Pool:
             state.set_draining()
         for url in old.keys() - new.keys():
             old[url].generation += 1  # what its calls still report concerns nobody
+            self.tally.forget((old[url].endpoint.address,))
         self._states = new  # at once: `endpoints` is read without the lock
         self._outliers.replace(new)
         self._levels = {level[0].endpoint.priority: level for level in by_priority(new.values())}
@@ -157,7 +160,7 @@ class Pool:
         known, now = state.healthy is not None, self.clock.monotonic()
         if observe_check(state, result, self.options.health, now):
             self._stale = True
-            self._events.append(HealthChanged(state.endpoint, result.ok))
+            self._tell(HealthChanged(state.endpoint, result.ok))
             if result.ok and known:
                 state.ready_since = now
             # A check that turns good is news. One that was good all along saw nothing of the failures that ejected.
@@ -208,6 +211,7 @@ class Pool:
             state = self._with_place(tier, key, tried, now)
         places.take(state)
         self.used = True
+        self.tally.picks[state.endpoint.address] += 1
         tried.append(state)
         return Lease(state, state.generation, self.releases.append, now)
 
@@ -228,6 +232,10 @@ class Pool:
             lease.generation = state.generation  # its body may still break
 
     # Inside ---------------------------------------------------------------
+
+    def _tell(self, event: PoolEvent) -> None:
+        self.tally.saw(event)
+        self._events.append(event)
 
     def _drawn(self, key: int | None) -> Tier:
         """Where a first attempt goes. As in Envoy a key always falls on the same share: it keeps its endpoint."""
@@ -252,7 +260,7 @@ class Pool:
         raise self._overflow("maximum_in_flight_per_endpoint")
 
     def _overflow(self, limit: str) -> PoolOverflow:
-        self._events.append(Overflowed(limit))
+        self._tell(Overflowed(limit))
         return overflow(self.name, self._places.in_flight, limit)
 
     def _picker(self, tier: Tier) -> Picker:
