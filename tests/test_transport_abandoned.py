@@ -23,13 +23,14 @@ ORIGINAL = b"".join(b"%05d" % number * (CHUNK // 5) for number in range(1200))
 class Receiver:
     """A server that reads uploads once `gate` is set, with `pace` seconds between reads, and keeps what it got."""
 
-    def __init__(self, buffer: int) -> None:
+    def __init__(self, buffer: int | None = None) -> None:
         self.gate = threading.Event()
         self.pace = 0.0
         self.bodies: list[bytes] = []
         self._closing = threading.Event()
         self._socket = socket.create_server(("127.0.0.1", 0))
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)  # of connections, too
+        if buffer is not None:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)  # of connections, too
         self._thread = threading.Thread(target=self._serve)
         self._thread.start()
 
@@ -79,7 +80,7 @@ class Receiver:
 @pytest.fixture
 def receivers() -> Generator[list[Receiver]]:
     with ExitStack() as stack:
-        found = [Receiver(1 << 16), Receiver(1 << 16)]
+        found = [Receiver(1 << 16), Receiver()]  # the second one takes what it gets in few steps
         for one in found:
             stack.callback(one.close)
         yield found
@@ -108,7 +109,7 @@ def test_a_retried_upload_arrives_whole(library: str, receivers: list[Receiver])
     """The late attempt reads no more of the caller's file, which the next one sends from its start."""
     slow, fast = receivers
 
-    slow.pace, fast.pace = 0.05, 0.001  # so that both would read the file at the same time
+    slow.pace = 0.05  # ten seconds for all of it: it would still read the file when the second attempt does
     slow.gate.set()
     fast.gate.set()
 
@@ -119,13 +120,13 @@ def test_a_retried_upload_arrives_whole(library: str, receivers: list[Receiver])
         assert in_flight(pools) == 0
 
     urls = [{"url": slow.url}, {"url": fast.url, "priority": 1}]
-    retry = {"attempt_timeout": "2500ms", "attempts": 2, "backoff": 0}
+    retry = {"attempt_timeout": "4s", "attempts": 2, "backoff": 0}
     with tempfile.TemporaryFile() as file, pools_over(library, urls, retry=retry) as pools:
         file.write(ORIGINAL)
         file.seek(0)
         asyncio.run(main(file))
+    eventually(lambda: len(fast.bodies) == len(slow.bodies) == 1)  # kept only after the answer is sent
     assert ORIGINAL in fast.bodies[0]
-    eventually(lambda: len(slow.bodies) == 1)
     assert len(slow.bodies[0]) < len(ORIGINAL)
 
 
@@ -143,11 +144,14 @@ def test_nobody_reads_the_body_of_a_caller_who_left(library: str, receivers: lis
     async def main() -> None:
         async with pools.async_client() as client:
             headers = {"content-length": str(2000 * CHUNK)}
-            call = client.post("http://catalog/", content=parts(), headers=headers)
-            with pytest.raises(TimeoutError):
-                await asyncio.wait_for(call, 0.3)
-            before = pulled
-            assert 0 < before < 2000
+            call = asyncio.create_task(client.post("http://catalog/", content=parts(), headers=headers))
+            before = 0
+            while not pulled or pulled != before:  # until the buffers are full
+                before = pulled
+                await asyncio.sleep(0.1)
+            call.cancel()
+            await asyncio.wait([call])
+            assert before < 2000
             receivers[0].gate.set()
             await asyncio.sleep(0.3)
             assert pulled == before
