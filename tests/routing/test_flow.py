@@ -272,6 +272,41 @@ def test_retry_after_zero_still_backs_off() -> None:
     assert all(wait > 0 for wait in drive(pool, Call("GET"), respond(503, "0")).waits)
 
 
+@pytest.mark.parametrize(
+    ("header", "wait"), [("0", 0.0), ("1500", 1.5), ("5000", 5.0), ("5001", None), ("-1", None), ("x", None)]
+)
+def test_grpc_pushback_is_exact(header: str, wait: float | None) -> None:
+    """gRFC A6: then, without jitter; negative or no number: not at all."""
+    run = drive(make_pool("a", "b"), Call("GET"), answers(respond(503, grpc_retry_pushback_ms=header), OK))
+    assert (run.status, run.waits) == ((503, []) if wait is None else (200, [wait]))
+
+
+def test_after_a_pushback_the_backoff_begins_anew() -> None:
+    """gRFC A6: the next wait without one is that of a first retry."""
+    options = RetryOptions(attempts=4, backoff=Duration(1), maximum_backoff=Duration(100))
+    push = respond(503, grpc_retry_pushback_ms="10")
+    waits = [
+        drive(make_pool("a", seed=seed, retry=options), Call("GET"), answers(DOWN, DOWN, push, OK)).waits[2]
+        for seed in range(5)
+    ]
+    assert waits == [0.01] * 5
+    waits = [
+        drive(make_pool("a", seed=seed, retry=options), Call("GET"), answers(DOWN, push, DOWN, OK)).waits[2]
+        for seed in range(200)
+    ]
+    assert 0.9 < max(waits) < 1  # a third one's would be up to 7
+
+
+@pytest.mark.parametrize("refusal", ["x_envoy_ratelimited", "finagle_http_nonretryable_nack"])
+def test_a_refusal_is_final(refusal: str) -> None:
+    """The server says that another attempt is of no use; nothing is spent."""
+    pool = make_pool("a", "b")
+    before = pool.budget.balance(pool.clock.monotonic())
+    run = drive(pool, Call("GET"), respond(503, **{refusal: "true"}))
+    assert (run.status, len(run.attempts)) == (503, 1)
+    assert pool.budget.balance(pool.clock.monotonic()) == before
+
+
 # Budget -----------------------------------------------------------------------
 
 

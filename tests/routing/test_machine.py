@@ -108,7 +108,7 @@ class PoolMachine(RuleBasedStateMachine):
         if isinstance(ending, Failure):
             outcome = Outcome(attempt, failure=ending, error=OSError("GET /secret"))
         else:
-            outcome = Outcome(attempt, ending, retry_after)
+            outcome = Outcome(attempt, ending, {} if retry_after is None else {"retry-after": retry_after})
         flight.failed.append(attempt.endpoint.address)
         return self.step(flight, outcome)
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 from random import Random
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from unsticky.routing.call import Call
 from unsticky.routing.classify import AWAY, FAULTY, FINE, LATER, SILENT, UNREACHABLE, Verdict
 from unsticky.routing.options import RetryOptions
-from unsticky.routing.retry import backoff, may_repeat, retry_after
+from unsticky.routing.retry import backoff, may_repeat
 from unsticky.scalars import Duration
 
 OPTIONS = RetryOptions()
@@ -28,6 +26,11 @@ OPTIONS = RetryOptions()
         (AWAY, Call("GET", retry=False), False),
         (LATER, Call("GET"), True),
         (LATER, Call("POST"), False),
+        (AWAY, Call("POST", idempotent=True), True),
+        (AWAY, Call("GET", idempotent=False), False),
+        (AWAY, Call("POST", replayable=False, idempotent=True), False),
+        (AWAY, Call("POST", retry=False, idempotent=True), False),
+        (UNREACHABLE, Call("POST", idempotent=False), True),
         (UNREACHABLE, Call("POST"), True),
         (UNREACHABLE, Call("POST", replayable=False), True),
         (UNREACHABLE, Call("GET", retry=False), False),
@@ -54,37 +57,3 @@ def test_backoff_is_full_jitter(retry: int, most: float) -> None:
 def test_no_backoff_is_no_wait() -> None:
     """Zero is zero."""
     assert backoff(3, RetryOptions(backoff=Duration(0)), Random(1)) == 0
-
-
-NOW = 784_111_777.0  # Sun, 06 Nov 1994 08:49:37 GMT, RFC 9110's own example
-
-
-@pytest.mark.parametrize(
-    ("header", "seconds"),
-    [
-        (None, None),
-        ("0", 0),
-        ("120", 120),
-        (" 7 ", 7),
-        ("Sun, 06 Nov 1994 08:49:47 GMT", 10),
-        ("Sunday, 06-Nov-94 08:49:47 GMT", 10),
-        ("Sun, 06 Nov 1994 08:49:27 GMT", 0),
-        ("-5", None),
-        ("1.5", None),
-        ("", None),
-        ("soon", None),
-        ("٣", None),
-        ("9" * 5000, float("inf")),
-        ("Sun, 99 Nov 1994 08:49:47 GMT", None),
-    ],
-)
-def test_retry_after(header: str | None, seconds: float | None) -> None:
-    """Seconds and dates as RFC 9110 10.2.3 has them; a date gone by is now; junk is nothing."""
-    assert retry_after(header, NOW) == seconds
-
-
-@given(st.text(max_size=60) | st.from_regex(r"[A-Z][a-z]{2}, \d+ [A-Z][a-z]{2} \d+ \d+:\d+:\d+ (GMT|[-+]\d+)"))
-def test_retry_after_takes_anything(header: str) -> None:
-    """Servers send what they like: never an exception, never a negative wait."""
-    seconds = retry_after(header, NOW)
-    assert seconds is None or seconds >= 0

@@ -54,8 +54,11 @@ def in_flight(pool: Pool) -> dict[str, int]:
     return {status.endpoint.address: status.in_flight for status in pool.snapshot()}
 
 
-def respond(status: int, retry_after: str | None = None) -> Answer:
-    return lambda attempt: Outcome(attempt, status, retry_after)
+def respond(status: int, retry_after: str | None = None, **headers: str) -> Answer:
+    """`headers` are spelt with `_` for `-`."""
+    given = {"retry-after": retry_after} if retry_after is not None else {}
+    given |= {name.replace("_", "-"): value for name, value in headers.items()}
+    return lambda attempt: Outcome(attempt, status, given if status >= 400 else None)
 
 
 def fail(failure: Failure, error: BaseException | None = None) -> Answer:

@@ -15,6 +15,7 @@ from ..routing.call import Attempt, Call, Outcome, Send, Wait
 from ..routing.flow import route
 from ..routing.hashing import hash_text
 from ..routing.load_report import FORMAT_HEADER, HEADER, LEGACY_HEADER
+from ..routing.retry_options import RetryOptions
 from ..routing.weights import Weighing
 from ..telemetry import otel
 from ..telemetry.pool_events import report
@@ -32,6 +33,7 @@ class CallOptions:
     timeout: float | None = None  # seconds, of the whole call; replaces the pool's
     retry: bool = True
     hash_key: str | None = None
+    idempotent: bool | None = None  # None: as the method and the headers say
 
     @classmethod
     def read(cls, given: object) -> CallOptions:
@@ -56,6 +58,8 @@ class CallOptions:
             raise ValueError('extensions["unsticky"]["timeout"]: expected seconds above 0')
         if not isinstance(self.retry, bool):
             raise ValueError('extensions["unsticky"]["retry"]: expected true or false')
+        if self.idempotent is not None and not isinstance(self.idempotent, bool):
+            raise ValueError('extensions["unsticky"]["idempotent"]: expected true or false')
         if self.hash_key is not None and not isinstance(self.hash_key, str):
             raise ValueError('extensions["unsticky"]["hash_key"]: expected a text')
 
@@ -93,7 +97,15 @@ class Exchange:
             key=self._key(options.hash_key),
             deadline=None if timeout is None else self.pool.clock.monotonic() + timeout,
             retry=options.retry,
+            idempotent=self._idempotent(served.options.retry) if options.idempotent is None else options.idempotent,
         )
+
+    def _idempotent(self, options: RetryOptions) -> bool | None:
+        """True with an Idempotency-Key (draft-ietf-httpapi-idempotency-key-header), else None."""
+        method = self.request.method
+        if method in options.methods or not options.idempotency_key:
+            return None
+        return True if self.request.headers.get("idempotency-key") else None
 
     def _kept_host(self) -> str | None:
         """The Host header as it came, where it is sent on: by the pool's rule, or because the caller chose it."""
@@ -210,7 +222,7 @@ class Hop:
         return Outcome(
             self._attempt,
             status=response.status_code,
-            retry_after=response.headers.get("retry-after") if response.status_code >= 400 else None,
+            headers=response.headers if response.status_code >= 400 else None,
             response=response,
         )
 

@@ -6,7 +6,7 @@ make, and these are a good part of what a call costs.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from math import inf
@@ -38,6 +38,7 @@ class Call:
     deadline: float | None = None  # of the whole call
     attempt_timeout: float | None = None  # seconds; None: as the pool's options say
     retry: bool = True  # False: one attempt only
+    idempotent: bool | None = None  # may it be done twice? None: as its method says
 
 
 class Failure(Enum):
@@ -107,7 +108,7 @@ class Outcome:
 
     attempt: Attempt
     status: int | None = None
-    retry_after: str | None = None  # the header as received
+    headers: Mapping[str, str] | None = None  # of a failing status, by names in lower case
     failure: Failure | None = None
     error: BaseException | None = None
     response: object = None  # the driver's own; the flow never looks inside

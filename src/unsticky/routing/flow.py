@@ -9,7 +9,8 @@ from .call import Attempt, Call, Failure, Lease, Outcome, Send, Wait
 from .classify import Verdict, classify, failed_attempt, kind
 from .endpoint import EndpointState
 from .pool import Pool
-from .retry import backoff, may_repeat, retry_after
+from .pushback import Pushback, pushback
+from .retry import backoff, may_repeat
 
 _EARLY = 0.001  # timers may fire a little before their time
 _FOREVER = Wait(float("inf"))
@@ -18,7 +19,7 @@ _FOREVER = Wait(float("inf"))
 def route(pool: Pool, call: Call) -> Generator[Send | Wait, Outcome | None, Outcome]:
     """Decide one call: yield what to do, receive how it went. The package's docstring says what a driver does.
 
-    An attempt that should and may be repeated is followed by `Wait(backoff or Retry-After)`, then by `Send` on another
+    An attempt that should and may be repeated is followed by `Wait(backoff or pushback)`, then by `Send` on another
     endpoint: each endpoint once before any is used twice. Repeats need an attempt left, time left, and budget.
 
     Returns the last Outcome: a response of any status, or the failure of the only attempt, or one that was CANCELLED or
@@ -52,13 +53,14 @@ def route(pool: Pool, call: Call) -> Generator[Send | Wait, Outcome | None, Outc
 class _Trip:
     """What one call remembers between its attempts."""
 
-    __slots__ = ("call", "failed", "pool", "tried")
+    __slots__ = ("backoffs", "call", "failed", "pool", "tried")
 
     def __init__(self, pool: Pool, call: Call) -> None:
         self.pool = pool
         self.call = call
         self.tried: list[EndpointState] = []
         self.failed: list[FailedAttempt] = []
+        self.backoffs = 0  # since a server named the moment of a retry
 
     def first(self) -> tuple[Lease, Send]:
         now = self.pool.clock.monotonic()
@@ -81,12 +83,10 @@ class _Trip:
         sent = len(self.failed)
         if sent >= options.attempts or not may_repeat(verdict, self.call, options):
             return None
-        wait = backoff(sent, options, self.pool.random)
-        asked = retry_after(outcome.retry_after, self.pool.clock.time())
-        if asked is not None:
-            if asked > options.maximum_retry_after:
-                return None
-            wait = max(wait, asked)
+        asked = self._asked(outcome)
+        if asked is not None and asked.seconds > options.maximum_retry_after:
+            return None
+        wait = self._wait(asked)
         if self.call.deadline is not None and now + wait >= self.call.deadline - _EARLY:
             return None
         if not self.pool.budget.withdraw(now):
@@ -94,6 +94,20 @@ class _Trip:
             return None
         self.pool.tally.retries[kind(outcome)] += 1
         return wait
+
+    def _asked(self, outcome: Outcome) -> Pushback | None:
+        if outcome.headers is None:
+            return None
+        return pushback(outcome.headers, self.pool.options.retry, self.pool.clock.time())
+
+    def _wait(self, asked: Pushback | None) -> float:
+        """A server that names the moment is taken at its word, and the backoff begins anew, as in gRFC A6."""
+        if asked is not None and asked.exact:
+            self.backoffs = 0
+            return asked.seconds
+        self.backoffs += 1
+        wait = backoff(self.backoffs, self.pool.options.retry, self.pool.random)
+        return wait if asked is None else max(wait, asked.seconds)
 
     def end(self, lease: Lease, outcome: Outcome, now: float) -> Outcome:
         """The last attempt was no success: give what there is."""

@@ -11,12 +11,12 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from ..rules import HASH_KEY, METHOD, ORIGIN, Shorthand
+from ..rules import HASH_KEY, ORIGIN, Shorthand
 from ..scalars import Duration
 from .fitness_options import EjectionOptions as EjectionOptions
 from .fitness_options import HealthOptions as HealthOptions
 from .fitness_options import LimitOptions as LimitOptions
-from .fitness_options import Status
+from .retry_options import RetryOptions as RetryOptions
 from .weight_options import LoadReportOptions, SlowStartOptions
 
 Balancer = Literal[
@@ -112,38 +112,6 @@ class HashOptions:
         8_388_608
     )
     table_size: Annotated[int, Meta(ge=2, le=5_000_011, description="Slots of maglev's table: a prime number.")] = 65537
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RetryOptions:
-    """When a failed attempt is tried again, on another endpoint."""
-
-    attempts: Annotated[int, Meta(ge=1, description="In all, the first included; 1 turns retries off.")] = 3
-    attempt_timeout: Annotated[
-        Duration | None, Meta(gt=0, description="Of one attempt, up to its response headers.")
-    ] = None
-    # Envoy's gateway-error set, and 429, which says itself that later is better.
-    statuses: Annotated[frozenset[Status], Meta(description="Statuses that are tried again.")] = frozenset(
-        {429, 502, 503, 504}
-    )
-    methods: Annotated[
-        frozenset[Annotated[str, METHOD]],
-        Meta(description="Methods that are tried again after something was sent (RFC 9110 9.2.2)."),
-    ] = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"})
-    backoff: Annotated[
-        Duration, Meta(description="Before the nth retry: full jitter over [0, (2^n - 1) * backoff], as Envoy's.")
-    ] = Duration("25ms")
-    maximum_backoff: Annotated[Duration, Meta(description="The longest such wait.")] = Duration("250ms")
-    maximum_retry_after: Annotated[
-        Duration,
-        Meta(description="Retry-After is obeyed up to this; a longer one ends the call with the response as it is."),
-    ] = Duration(5)
-    budget_ratio: Annotated[
-        float, Meta(ge=0, le=1000, description="Retries per call, over the last 10 s (Finagle's RetryBudget).")
-    ] = 0.2
-    budget_per_second: Annotated[
-        float, Meta(ge=0, description="Retries per second that are allowed however few calls there are.")
-    ] = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
