@@ -26,6 +26,7 @@ from .routing.options import HASHING, PoolOptions
 from .routing.pool import Pool
 from .settings import Settings, load
 from .tables import aside
+from .telemetry.pool_metrics import reported
 from .worker import in_forked_children
 
 if TYPE_CHECKING:
@@ -111,6 +112,7 @@ class Pools:
     def _start_probes(self) -> None:
         with self._lock:
             if self._probes is None:
+                reported.watch(self._pools.values())
                 self._probes = Probes(self._pools.values())
 
     def status(self) -> Mapping[str, tuple[EndpointStatus, ...]]:
@@ -155,11 +157,15 @@ class Pools:
         return client
 
     def close(self) -> None:
-        """End the health checks, until the next call, and close the clients that `client` gave out. May be repeated."""
+        """End health checks and metrics, until the next call, and close the clients that `client` gave out.
+
+        May be repeated.
+        """
         with self._lock:
             probes, self._probes = self._probes, None
         if probes is not None:
             probes.close()
+            reported.leave(self._pools.values())
         for client in list(self._clients):
             client.close()
 

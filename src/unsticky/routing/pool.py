@@ -175,6 +175,11 @@ class Pool:
         full = self._places.full
         return tuple(status(state, now, full=state in full) for state in self._states.values())
 
+    def in_flight(self) -> int:
+        """Calls under way, until their bodies are closed; those on endpoints that left the set, too."""
+        self._settle(self.clock.monotonic())
+        return self._places.in_flight
+
     def ranking(self) -> tuple[Ranking, tuple[EndpointState, ...]]:
         """Who gets calls now, and all states, for `routing.explain`."""
         self._settle(self.clock.monotonic())

@@ -37,20 +37,20 @@ _SIGNATURES = re.compile(
 _OF_RESPONSES = ("http.response.status_code", "network.protocol.version", "error.type")
 
 _tracer = trace.get_tracer("unsticky", __version__, schema_url=_SCHEMA)
-_meter = metrics.get_meter("unsticky", __version__, schema_url=_SCHEMA)
-_duration = _meter.create_histogram(
+meter = metrics.get_meter("unsticky", __version__, schema_url=_SCHEMA)
+_duration = meter.create_histogram(
     "http.client.request.duration",
     unit="s",
     description="Duration of HTTP client requests.",
     explicit_bucket_boundaries_advisory=[0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10],
 )
-_pool_events = _meter.create_counter(
+_pool_events = meter.create_counter(
     "unsticky.pool.events",
     unit="{event}",
     description="Ejections, recoveries, failovers and panics of pools, by unsticky.event.",
 )
 
-_session_events = _meter.create_counter(
+_session_events = meter.create_counter(
     "unsticky.session.events", unit="{event}", description="What became of sessions, by unsticky.event."
 )
 
