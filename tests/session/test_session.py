@@ -6,6 +6,7 @@ import asyncio
 import copy
 import json
 from itertools import count
+from operator import itemgetter
 from typing import Any
 from uuid import UUID
 
@@ -118,6 +119,60 @@ def test_changes_inside_of_values_are_seen(browser: Browser) -> None:
         session["cart"].append((1,))
     with browser.visit() as session:
         assert session["cart"] == [{"n": 2}, (1,)]
+
+
+@pytest.mark.parametrize(
+    "reach",
+    [
+        lambda session: session["cart"],
+        lambda session: session.get("cart"),
+        lambda session: session.setdefault("cart", []),
+        lambda session: dict(session)["cart"],
+        lambda session: {**session}["cart"],
+        lambda session: session.copy()["cart"],
+        lambda session: (session | {})["cart"],
+        lambda session: next(value for name, value in session.items() if name == "cart"),
+        lambda session: next(value for value in session.values() if isinstance(value, list)),
+        lambda session: itemgetter("cart")(session),
+        lambda session: matched(session),
+    ],
+)
+def test_changes_inside_are_seen_however_the_value_was_reached(browser: Browser, reach: Any) -> None:
+    """Only values that nobody has had are taken as unchanged unseen: each way to get one counts."""
+    with browser.visit() as session:
+        session.update(cart=["tea"], user="ada")
+    with browser.visit() as session:
+        reach(session).append("milk")
+    with browser.visit() as session:
+        assert session == {"cart": ["tea", "milk"], "user": "ada"}
+
+
+def matched(session: Any) -> Any:
+    match session:
+        case {"user": "ada", **others}:
+            return others["cart"]
+
+
+def test_what_was_saved_may_still_change(browser: Browser) -> None:
+    """The application keeps the list that it has assigned."""
+    cart = ["tea"]
+    with browser.visit() as session:
+        session["cart"] = cart
+        session.save()
+        cart.append("milk")
+    with browser.visit() as session:
+        for draft in session.transaction():
+            cart = draft["cart"]
+            cart.append("jam")
+        cart.append("salt")
+    with browser.visit() as session:
+        assert session["cart"] == ["tea", "milk", "jam", "salt"]
+
+
+def test_a_misspelt_attribute_is_an_error(browser: Browser) -> None:
+    """`session.ower = ...` must not seem to have logged somebody in."""
+    with browser.visit() as session, pytest.raises(AttributeError):
+        session.ower = "ada"  # type: ignore[attr-defined]
 
 
 def test_an_equal_value_of_another_type_is_seen(browser: Browser) -> None:

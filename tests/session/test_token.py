@@ -69,6 +69,19 @@ def test_one_good_cookie_among_junk_is_taken_and_two_are_not() -> None:
     assert signer.choose([]) is None
 
 
+def test_forged_texts_do_not_push_out_remembered_ones() -> None:
+    """Whoever sends junk costs the others nothing; and what is remembered has a bound."""
+    signer = TokenSigner(["key"])
+    mine = signer.dumps(fresh())
+    seen = signer.loads(mine)
+    assert all(signer.loads(f"{n:0110}") is None for n in range(3000))
+    assert signer.loads(mine) is seen
+    for _ in range(3000):
+        signer.loads(signer.dumps(fresh()))
+    assert signer.loads(mine) is not seen
+    assert signer.loads(mine) == seen
+
+
 def test_nothing_of_the_token_shows() -> None:
     """Neither the repr nor what the store sees contains a part of it."""
     token = fresh()

@@ -43,7 +43,6 @@ class Binding:
         "joining",
         "loaded",
         "loader",
-        "mutable",
         "now",
         "old",
         "old_ended",
@@ -86,7 +85,6 @@ class Binding:
         self._only: Mapping[str, bytes] | None = None  # `_plain` without ours, once somebody needs it
         self._plain: Mapping[str, bytes] = NOTHING  # its fields, encoded and not sealed; ours may be among them
         self.values: Mapping[str, Any] = NOTHING  # as decoded: scalars that still are these were not changed
-        self.mutable: list[str] = []  # names of values that may change inside
         self.plural = False  # has the record more than one field of ours? Another proof may be among them
         self.undecodable: frozenset[str] = frozenset()  # written by a newer version: left as they are
         self.changed = False  # was a key assigned or removed since the last commit?
@@ -219,12 +217,13 @@ class Binding:
 
     def _adopt(self, record: Record, plain: Mapping[str, bytes], decoded: codec.Decoded) -> None:
         self.record, self._plain, self._only = record, plain, None
-        self.values, self.mutable, others, self.undecodable = decoded
+        self.values, others, self.undecodable = decoded
         self.plural = len(others) > 1
 
-    def encoded(self, name: str) -> bytes:
-        """A field as it was loaded, not sealed."""
-        return self._plain[name]
+    def holds_plainly(self) -> bool:
+        """Are the values inside as they were loaded? Quick; False is no answer."""
+        inner = {name: value for name, value in self.values.items() if type(value) not in codec.SCALARS}
+        return not inner or codec.are_plainly([*inner.values()], [self._plain[name] for name in inner])
 
     @property
     def plain(self) -> Mapping[str, bytes]:
@@ -328,7 +327,7 @@ class Binding:
     def begin_anew(self) -> None:
         self.token = self.record = self.rotation = self.owner = None
         self.joining = ""
-        self.plain, self.values, self.mutable, self.undecodable = NOTHING, NOTHING, [], frozenset()
+        self.plain, self.values, self.undecodable = NOTHING, NOTHING, frozenset()
 
 
 def _readable(loader: Loader, key: str) -> Record | None:

@@ -7,7 +7,6 @@ are found, and a session that is as it was costs no write.
 from __future__ import annotations
 
 from ..errors import SessionConflict, SessionLimitReached, SessionValueError
-from . import codec
 from .beginning import begin, marked
 from .binding import Binding
 from .events import SessionEvent
@@ -49,11 +48,10 @@ def settled(session: Session) -> Committed | None:
         return None
     if binding.plural or binding.ended or binding.old_ended:
         return None  # another proof, perhaps, that is to end; or a logout that could not be written yet
-    lifetime, values = binding.terms.lifetime, binding.values
+    lifetime = binding.terms.lifetime
     if not binding.closed and (lifetime.renewal is not None or lifetime.touch_due(binding.record, binding.now())):
         return None
-    names = binding.mutable
-    if names and not codec.are_plainly([values[name] for name in names], [binding.encoded(name) for name in names]):
+    if session._lent and not binding.holds_plainly():
         return None
     return Committed(Cookie.KEEP, binding.token if binding.standing else None)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol, Self, TypeVar
 from uuid import UUID
 
 from ..errors import SessionError, SessionHeadersSent, SessionUnavailable
 from .binding import Binding
+from .codec import SCALARS
 from .names import field_name, owner_text
 from .operations import Steps
 
@@ -32,13 +33,19 @@ class Session(dict[str, Any]):
     Without them, as with `scope["session"]`, the first method called does. A session that nobody uses costs nothing.
     """
 
-    _binding: Binding | None = None
-    _open: Opener | None = None
-    _driver: Driver | None = None
-    _pending = False  # bound, and not used yet or not available
-    _accessed = False
-    _modified = False
-    _sealed = False
+    __slots__ = ("_accessed", "_binding", "_driver", "_lent", "_modified", "_open", "_pending", "_sealed")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """As a dict: a session without a request."""
+        super().__init__(*args, **kwargs)
+        self._binding: Binding | None = None
+        self._open: Opener | None = None
+        self._driver: Driver | None = None
+        self._pending = False  # bound, and not used yet or not available
+        self._accessed = False
+        self._modified = False
+        self._sealed = False
+        self._lent = False  # has the application had its hands on a value that can change inside?
 
     @classmethod
     def bound(cls, open_binding: Opener, driver: Driver) -> Self:
@@ -148,8 +155,8 @@ class Session(dict[str, Any]):
             if self._pending and self._binding is not None:
                 self._binding.load()  # says that it has to be awaited
 
-    def show(self, values: Any) -> None:
-        """Make `values` what the session holds, without any of it being a change."""
+    def show(self, values: Mapping[str, Any]) -> None:
+        """Make `values`, which the application has not seen, what the session holds. None of it is a change."""
         dict.clear(self)
         dict.update(self, values)
         self._pending = False
@@ -229,12 +236,20 @@ class Session(dict[str, Any]):
     # dict, with the first use in front ------------------------------------------------------------------------------
 
     def __getitem__(self, key: str) -> Any:
-        self._use()
-        return super().__getitem__(key)
+        if self._pending:
+            self._use()
+        value = dict.__getitem__(self, key)
+        if type(value) not in SCALARS:
+            self._lent = True
+        return value
 
     def get(self, key: str, default: Any = None) -> Any:
-        self._use()
-        return super().get(key, default)
+        if self._pending:
+            self._use()
+        value = dict.get(self, key, default)
+        if type(value) not in SCALARS:
+            self._lent = True
+        return value
 
     def __contains__(self, key: object) -> bool:
         self._use()
@@ -279,16 +294,17 @@ class Session(dict[str, Any]):
 
     def values(self) -> Any:
         self._use()
+        self._lent = True
         return super().values()
 
     def items(self) -> Any:
         self._use()
+        self._lent = True
         return super().items()
 
     def copy(self) -> dict[str, Any]:
         """A plain dict."""
-        self._use()
-        return dict(super().items())
+        return dict(self.items())
 
     def __copy__(self) -> dict[str, Any]:
         return self.copy()
@@ -300,6 +316,8 @@ class Session(dict[str, Any]):
     def __setitem__(self, key: str, value: Any) -> None:
         key = field_name(key)
         self.mark_modified()
+        if type(value) not in SCALARS:
+            self._lent = True
         super().__setitem__(key, value)
 
     def __delitem__(self, key: str) -> None:
@@ -331,7 +349,7 @@ class Session(dict[str, Any]):
         self._use()
         if not super().__contains__(key):
             self[key] = default
-        return super().__getitem__(key)
+        return self[key]
 
     def update(self, *args: Any, **kwargs: Any) -> None:
         self.mark_modified()

@@ -10,6 +10,7 @@ import hmac
 import re
 from binascii import b2a_base64
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from hashlib import sha256
 
 RESERVED = "unsticky."  # record fields with this prefix are ours, not the application's
@@ -18,6 +19,7 @@ HANDLE_BYTES, SECRET_BYTES = 16, 32  # 128 and 256 random bits
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{22}\.[A-Za-z0-9_-]{43}", re.ASCII)
 _LENGTH, _SIGNED_LENGTH = 22 + 1 + 43, 22 + 1 + 43 + 1 + 43
+_REMEMBERED = 2048  # tokens that a signer has seen lately; a kilobyte each
 _URL_SAFE = bytes.maketrans(b"+/", b"-_")
 
 
@@ -29,12 +31,13 @@ def base64url(data: bytes) -> str:
 class Token:
     """A bearer secret: its repr shows nothing."""
 
-    __slots__ = ("_key", "_proof", "handle", "secret")
+    __slots__ = ("_key", "_proof", "_signed", "handle", "secret")
 
     def __init__(self, handle: str, secret: str) -> None:
         self.handle = handle
         self.secret = secret
         self._key = self._proof = ""
+        self._signed: tuple[TokenSigner, str] | None = None  # by whom, and the text
 
     @classmethod
     def new(cls, random_bytes: Callable[[int], bytes], handle: str | None = None) -> Token:
@@ -77,26 +80,40 @@ class TokenSigner:
 
     The signature is HMAC-SHA256 under a key derived for this purpose. A token is good without one: what signing
     spares is the store, which is not asked for forged ones.
+
+    A client sends the same text with each request, so the good ones among the last are remembered, with their hashes.
+    Looking a text up compares salted hashes first: its time tells nothing of those that are remembered.
     """
 
     def __init__(self, secret_keys: Sequence[str | bytes] = ()) -> None:
         self._keys = [_derived(key) for key in secret_keys]
+        self._verified = lru_cache(_REMEMBERED)(self._verify)
 
     def dumps(self, token: Token) -> str:
-        text = f"{token.handle}.{token.secret}"
-        return f"{text}.{_signature(self._keys[0], text)}" if self._keys else text
+        if token._signed is None or token._signed[0] is not self:
+            text = f"{token.handle}.{token.secret}"
+            token._signed = self, f"{text}.{_signature(self._keys[0], text)}" if self._keys else text
+        return token._signed[1]
 
     def loads(self, text: str) -> Token | None:
         """The token, or None for anything that this signer can't have made."""
-        if not self._keys:
-            return Token(text[:22], text[23:]) if _TOKEN.fullmatch(text) else None
-        if len(text) != _SIGNED_LENGTH or text[_LENGTH] != "." or not text.isascii():
+        try:
+            return self._verified(text)
+        except _Forged:  # an exception, because those are not remembered: nobody can push the good ones out
             return None
+
+    def _verify(self, text: str) -> Token:
+        if not self._good(text):
+            raise _Forged
+        return Token(text[:22], text[23:_LENGTH])
+
+    def _good(self, text: str) -> bool:
+        if not self._keys:
+            return _TOKEN.fullmatch(text) is not None
+        if len(text) != _SIGNED_LENGTH or text[_LENGTH] != "." or not text.isascii():
+            return False
         signed, signature = text[:_LENGTH], text[_LENGTH + 1 :]  # with a good signature, its form is good as well
-        for key in self._keys:
-            if hmac.compare_digest(_signature(key, signed), signature):
-                return Token(signed[:22], signed[23:])
-        return None
+        return any(hmac.compare_digest(_signature(key, signed), signature) for key in self._keys)
 
     def choose(self, texts: Sequence[str]) -> Token | None:
         """The one token among the values of all cookies of that name.
@@ -107,6 +124,10 @@ class TokenSigner:
             return self.loads(texts[0])
         tokens = {self.loads(text) for text in texts} - {None}
         return tokens.pop() if len(tokens) == 1 else None
+
+
+class _Forged(Exception):
+    """Nothing that the signer can have made."""
 
 
 def _signature(key: bytes, text: str) -> str:

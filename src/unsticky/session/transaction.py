@@ -159,6 +159,7 @@ def _adopt(session: Session, binding: Binding, draft: Draft, change: Change, fie
     plain = {name: data for name, data in {**binding.plain, **fields}.items() if name not in change.drop}
     saved = {name: value for name, value in dict.items(session) if name in plain and name not in draft.plain}
     session.show({**saved, **draft})
+    session._lent = True  # the body may still hold what is in the draft
     rebase(session, binding, binding.current_token(), changed(record, change), plain)
     binding.rotation, binding.owner = rotation, owner
     binding.changed = bool(mine or gone or rotation or owner is not None)

@@ -89,11 +89,11 @@ def _as_it_was(record: Record, token: Token) -> dict[str, bytes | None]:
 
 def field_changes(session: Session, binding: Binding) -> tuple[dict[str, bytes], frozenset[str]]:
     """The encoded values that differ from what was loaded, and the names that are there no more."""
-    values, plain, scalars = binding.values, binding.plain, codec.SCALARS
+    values, plain, lent = binding.values, binding.plain, session._lent
     put = {}
     for name, value in dict.items(session):
-        # The very object that was loaded: a scalar can't have changed, others may have inside.
-        if values.get(name, _ABSENT) is value and (type(value) in scalars or codec.is_plainly(value, plain[name])):
+        # The very object that was loaded: it can only have changed inside, if it can, and was seen by anybody.
+        if values.get(name, _ABSENT) is value and not (lent and _is_other(value, plain[name])):
             continue
         loaded = plain.get(name)
         data = codec.encode(value, f"session[{name!r}]")
@@ -103,6 +103,11 @@ def field_changes(session: Session, binding: Binding) -> tuple[dict[str, bytes],
         return put, frozenset()
     present = dict.keys(session) | binding.undecodable
     return put, frozenset(name for name in plain if name not in present)
+
+
+def _is_other(value: object, loaded: bytes) -> bool:
+    """May it have changed? Quick."""
+    return type(value) not in codec.SCALARS and not codec.is_plainly(value, loaded)
 
 
 def _encoded_again(loaded: bytes) -> bytes | None:

@@ -15,6 +15,8 @@ T = TypeVar("T")
 class ThreadSession(Session):
     """For threads: Flask, WSGI."""
 
+    __slots__ = ()
+
     def save(self) -> None:
         """Write what has changed so far, without waiting for the response.
 
@@ -39,6 +41,8 @@ class ThreadSession(Session):
 
 class LoopSession(Session):
     """For event loops: Starlette, FastAPI."""
+
+    __slots__ = ()
 
     async def load(self) -> None:
         """Ask the store now: only needed with `lazy = true`, and for excluded paths. Raises SessionUnavailable."""

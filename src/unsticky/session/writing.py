@@ -104,7 +104,6 @@ def rebase(session: Session, binding: Binding, token: Token | None, record: Reco
     binding.plural = len(record.fields) - len(plain) > 1
     binding.standing = token is not None and not is_leaving(record, token)
     binding.values = dict(dict.items(session))  # not dict.copy: a subclass is copied key by key
-    binding.mutable = [name for name, value in binding.values.items() if type(value) not in codec.SCALARS]
     binding.rotation = binding.owner = None
     binding.changed, binding.joining = False, ""
     if binding.undecodable:
