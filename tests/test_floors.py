@@ -25,6 +25,7 @@ FLOORS = {
     "load": WORLD,
     "sealing": WORLD,
     "access": HOSTS,
+    "arrivals": HOSTS,
     "probes": HOSTS,
     "tables": HOSTS,
     "pools": HOSTS,

@@ -15,7 +15,14 @@ from support.pools import LIBRARIES, both, pools_over
 from support.upstream import closed_port
 from unsticky import errors
 
-NAMES = ["AttemptsFailed", "AttemptsFailedToConnect", "AttemptsTimedOut", "CallTimeout", "NoHealthyEndpoint"]
+NAMES = [
+    "AttemptsFailed",
+    "AttemptsFailedToConnect",
+    "AttemptsTimedOut",
+    "CallTimeout",
+    "DeadlineExceeded",
+    "NoHealthyEndpoint",
+]
 COPIES = [copy.copy, copy.deepcopy, lambda error: pickle.loads(pickle.dumps(error))]
 
 

@@ -94,7 +94,7 @@ def test_errors_of_the_caller_come_out_as_they_are(library: str, three: list[Ups
     ("given", "said"),
     [
         ({"timout": 1}, 'unknown key "timout", did you mean "timeout"?'),
-        ({"x": 1}, "allowed are hash_key, idempotent, retry, timeout"),
+        ({"x": 1}, "allowed are hash_key, idempotent, inbound, retry, timeout"),
         ({"timeout": 0}, "seconds above 0"),
         ({"timeout": "1s"}, "seconds above 0"),
         ({"retry": 1}, "true or false"),

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 from .errors import (
     AttemptsFailed,
     CallTimeout,
+    ClientDisconnected,
     DamagedRecord,
+    DeadlineExceeded,
     FailedAttempt,
     NoHealthyEndpoint,
     PoolOverflow,
@@ -39,7 +41,9 @@ __version__ = "0.1.0"
 __all__ = [
     "AttemptsFailed",
     "CallTimeout",
+    "ClientDisconnected",
     "DamagedRecord",
+    "DeadlineExceeded",
     "FailedAttempt",
     "NoHealthyEndpoint",
     "PoolOverflow",

@@ -9,8 +9,9 @@ from typing import Any, Protocol
 
 from anyio import move_on_after
 
-from .context import RequestState, current
-from .errors import SessionLimitReached, SessionUnavailable, SessionValueError
+from .arrivals import LATE_BODY, Arrivals
+from .context import Arrival, RequestState, current
+from .errors import DeadlineExceeded, SessionLimitReached, SessionUnavailable, SessionValueError
 from .session.commit import Committed, settled
 from .session.cookie import (
     Carrier,
@@ -54,6 +55,7 @@ class WithSession:
         sessions: Sessions,
         form: Carrier,
         state: State | None = None,
+        arrivals: Arrivals | None = None,
         *,
         old_age: float | None,
     ) -> None:
@@ -63,6 +65,7 @@ class WithSession:
         self.form = form
         self.old_cookies = OldCookies.of(sessions.options, form, old_age)
         self._state = state
+        self._arrivals = arrivals
         self._lazy = sessions.options.lazy
         self._excluded = sessions.options.exclude
 
@@ -80,6 +83,11 @@ class WithSession:
             await self.app(scope, receive, send)
             return
         exchange = _Exchange(self, scope, send)
+        if self._arrivals is not None and scope["type"] == "http":
+            exchange.arrival = arrival = self._arrivals.of_asgi(scope["headers"])
+            if self._arrivals.expired(arrival):
+                await exchange.answer_late()
+                return
         if self._at_once:
             session = self.sessions.bind_now(exchange, Session)
         elif self._lazy or (self._excluded and scope["path"].startswith(self._excluded)):
@@ -98,9 +106,16 @@ class WithSession:
             if scope["type"] != "http" or exchange.started:
                 raise
             await exchange.answer_limit()
+        except DeadlineExceeded:
+            if scope["type"] != "http" or exchange.started:
+                await exchange.finish_failed()
+                raise
+            await exchange.answer_late()
         except BaseException:
             await exchange.finish_failed()
             raise
+        finally:
+            exchange.end()
         if session.accessed and settled(session) is None:
             await exchange.finish()
         session.let_go()
@@ -134,7 +149,7 @@ def _closing(send: Send, close: Callable[[], Awaitable[None]]) -> Send:
 class _Exchange(Inbound, RequestState):
     """One request and its response: what the session asks of the one, and `send`, with the commit in front."""
 
-    __slots__ = ("_host", "_replaced", "_scope", "_send", "session", "started")
+    __slots__ = ("_host", "_replaced", "_scope", "_send", "arrival", "session", "started")
 
     session: Session
 
@@ -142,6 +157,7 @@ class _Exchange(Inbound, RequestState):
         self._host = host
         self._scope = scope
         self._send = send
+        self.arrival: Arrival | None = None
         self.started = False
         self._replaced = False  # another answer was sent in place of what the app sends
 
@@ -189,6 +205,8 @@ class _Exchange(Inbound, RequestState):
     # The response.
 
     async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.body" and not message.get("more_body", False):
+            self.end()  # before the server knows: it tells of a finished response as it tells of a client that left
         if self.started:
             if not self._replaced:
                 await self._send(message)
@@ -241,6 +259,11 @@ class _Exchange(Inbound, RequestState):
             kept += [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in added]
         return kept
 
+    def end(self) -> None:
+        """The response is complete: outbound calls of background tasks are nobody's to wait for."""
+        if self.arrival is not None:
+            self.arrival.over = True
+
     async def finish(self) -> None:
         """What a streamed body or a WebSocket changed in an existing session is written too."""
         if self.started and not self._replaced:
@@ -259,6 +282,9 @@ class _Exchange(Inbound, RequestState):
 
     async def answer_limit(self) -> None:
         await self._answer(409, LIMIT_BODY, [])
+
+    async def answer_late(self) -> None:
+        await self._answer(504, LATE_BODY, [])
 
     async def _answer(self, status: int, body: bytes, headers: list[tuple[bytes, bytes]]) -> None:
         self.started = self._replaced = True

@@ -2,8 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
+from typing import Protocol, TypeVar
+
+T = TypeVar("T")
+
+
+class Deadline:
+    """When whoever sent the current request gives up waiting for its response."""
+
+    __slots__ = ("_monotonic", "at")
+
+    def __init__(self, at: float, monotonic: Callable[[], float]) -> None:
+        """`at`: seconds of the clock `monotonic`."""
+        self.at = at
+        self._monotonic = monotonic
+
+    def remaining(self) -> float:
+        """Seconds that are left; 0.0 once it has passed."""
+        return max(0.0, self.at - self._monotonic())
+
+
+class Client(Protocol):
+    """Who sent the current request, where the server tells when they go away."""
+
+    async def while_there(self, call: Awaitable[T], gone: Callable[[], Exception]) -> T:
+        """Await `call`; when the client goes away first, cancel it, and raise what `gone` makes."""
+        ...
+
+
+class Arrival:
+    """How a request came: its deadline, the attempts before it, and whether anybody still waits. One per request."""
+
+    __slots__ = ("client", "deadline", "latest", "over", "previous_attempts", "spares_retries")
+
+    def __init__(self) -> None:
+        self.deadline: Deadline | None = None
+        self.latest: float | None = None  # monotonic seconds, when answers to outbound calls must be there
+        self.previous_attempts = 0  # 0: this is no retry
+        self.spares_retries = False  # outbound calls are not retried, but where nothing was sent
+        self.client: Client | None = None  # None: nobody would tell us
+        self.over = False  # the response is complete: what still runs is nobody's to wait for
 
 
 class RequestState:
@@ -14,6 +54,8 @@ class RequestState:
     """
 
     __slots__ = ()
+
+    arrival: Arrival | None = None
 
     @property
     def cookies(self) -> Mapping[str, str]:
@@ -30,3 +72,16 @@ class RequestState:
 
 
 current: ContextVar[RequestState | None] = ContextVar("unsticky_request", default=None)
+
+
+def current_arrival() -> Arrival | None:
+    """Of the request that is being served here; None outside of one, and once its response is complete."""
+    state = current.get()
+    arrival = None if state is None else state.arrival
+    return None if arrival is None or arrival.over else arrival
+
+
+def current_deadline() -> Deadline | None:
+    """Of the request that is being served here, if it has one."""
+    arrival = current_arrival()
+    return None if arrival is None else arrival.deadline

@@ -15,7 +15,9 @@
         ├── NoHealthyEndpoint     nothing was sent: no endpoint may be used now
         ├── PoolOverflow          nothing was sent: as many calls are in flight as `limits` allow
         ├── AttemptsFailed        every attempt failed; `.attempts` says how each
+        ├── ClientDisconnected    who sent the current request is gone, so its outbound calls were cancelled
         └── CallTimeout           the pool's timeout for the whole call passed
+            └── DeadlineExceeded  it was the current request's deadline that passed; uncaught, answered with 504
 
 The transport modules (`unsticky.httpx`, `unsticky.httpx2`) raise subclasses of the routing errors that are also
 their library's `TransportError`, `ConnectError` or `TimeoutException`: existing `except` clauses keep working.
@@ -140,3 +142,11 @@ class AttemptsFailed(RoutingError):
 
 class CallTimeout(RoutingError):
     """The pool's timeout for the whole call passed."""
+
+
+class DeadlineExceeded(CallTimeout):
+    """The deadline of the request that is being served passed, or left the call no time."""
+
+
+class ClientDisconnected(RoutingError):
+    """Who sent the request that is being served went away, so the call was cancelled."""

@@ -16,10 +16,12 @@ from typing import Any, Self, TypeVar
 
 import flask.sessions
 from flask import Flask, Request, Response, current_app
-from werkzeug.exceptions import Conflict, ServiceUnavailable
+from werkzeug.exceptions import Conflict, GatewayTimeout, ServiceUnavailable
 
 from . import errors, wsgi
 from . import settings as settings_module
+from .arrivals import LATE_BODY, Arrivals
+from .context import Deadline, current_deadline
 from .flask_takeover import OldFlaskSessions, secret_keys
 from .load import Meter
 from .pools import Pools
@@ -61,6 +63,10 @@ def _as_http(error: errors.SessionError) -> Any:
     if isinstance(error, errors.SessionUnavailable) and not isinstance(error, SessionUnavailable):
         return SessionUnavailable(error)
     return SessionLimitReached() if isinstance(error, errors.SessionLimitReached) else error
+
+
+def _too_late(error: errors.DeadlineExceeded) -> Any:
+    return GatewayTimeout(description=LATE_BODY.decode().strip())
 
 
 class _HttpDriver:
@@ -339,7 +345,8 @@ class Unsticky:
         state = AppState(loaded, interface)
         app.session_interface = interface
         app.register_error_handler(errors.SessionUnavailable, _as_http)  # of `unsticky.sessions.list`, say
-        inner = wsgi.InContext(app.wsgi_app)
+        app.register_error_handler(errors.DeadlineExceeded, _too_late)
+        inner = wsgi.InContext(app.wsgi_app, Arrivals(loaded.inbound))
         app.wsgi_app = ReportingApp(inner, state.load) if state.load.on else inner  # type: ignore[method-assign]
         app.extensions["unsticky"] = state
         wsgi.close_at_exit(state)
@@ -349,6 +356,11 @@ class Unsticky:
     def client(self) -> Any:
         """The client over the pools: an httpx.Client, or httpx2.Client where the settings say so."""
         return self.state.client
+
+    @property
+    def deadline(self) -> Deadline | None:
+        """When the client of the current request gives up: `.remaining()` seconds are left. None: it has none."""
+        return current_deadline()
 
     @property
     def pools(self) -> Pools:

@@ -13,6 +13,8 @@ __all__ = [
     "AttemptsFailedToConnect",
     "AttemptsTimedOut",
     "CallTimeout",
+    "ClientDisconnected",
+    "DeadlineExceeded",
     "NoHealthyEndpoint",
     "PoolOverflow",
     "PoolTransport",
@@ -29,6 +31,14 @@ class PoolOverflow(errors.PoolOverflow, httpx.PoolTimeout):
 
 class CallTimeout(errors.CallTimeout, httpx.TimeoutException):
     """The time for the whole call passed."""
+
+
+class DeadlineExceeded(CallTimeout, errors.DeadlineExceeded):
+    """It was the deadline of the request that is being served."""
+
+
+class ClientDisconnected(errors.ClientDisconnected, httpx.TransportError):
+    """Who sent the request that is being served went away."""
 
 
 class AttemptsFailed(errors.AttemptsFailed, httpx.TransportError):
@@ -51,7 +61,8 @@ class _AsyncStream(AsyncLeasedStream, httpx.AsyncByteStream): ...
 
 _HTTPX = Library(
     httpx, _Stream, _AsyncStream, NoHealthyEndpoint, PoolOverflow, CallTimeout,
-    AttemptsFailed, AttemptsFailedToConnect, AttemptsTimedOut, cancels_cleanly=False,
+    AttemptsFailed, AttemptsFailedToConnect, AttemptsTimedOut, DeadlineExceeded, ClientDisconnected,
+    cancels_cleanly=False,
 )  # fmt: skip
 
 

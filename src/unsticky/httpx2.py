@@ -13,6 +13,8 @@ __all__ = [
     "AttemptsFailedToConnect",
     "AttemptsTimedOut",
     "CallTimeout",
+    "ClientDisconnected",
+    "DeadlineExceeded",
     "NoHealthyEndpoint",
     "PoolOverflow",
     "PoolTransport",
@@ -29,6 +31,14 @@ class PoolOverflow(errors.PoolOverflow, httpx2.PoolTimeout):
 
 class CallTimeout(errors.CallTimeout, httpx2.TimeoutException):
     """The time for the whole call passed."""
+
+
+class DeadlineExceeded(CallTimeout, errors.DeadlineExceeded):
+    """It was the deadline of the request that is being served."""
+
+
+class ClientDisconnected(errors.ClientDisconnected, httpx2.TransportError):
+    """Who sent the request that is being served went away."""
 
 
 class AttemptsFailed(errors.AttemptsFailed, httpx2.TransportError):
@@ -51,7 +61,8 @@ class _AsyncStream(AsyncLeasedStream, httpx2.AsyncByteStream): ...
 
 _HTTPX2 = Library(
     httpx2, _Stream, _AsyncStream, NoHealthyEndpoint, PoolOverflow, CallTimeout,
-    AttemptsFailed, AttemptsFailedToConnect, AttemptsTimedOut, cancels_cleanly=True,
+    AttemptsFailed, AttemptsFailedToConnect, AttemptsTimedOut, DeadlineExceeded, ClientDisconnected,
+    cancels_cleanly=True,
 )  # fmt: skip
 
 

@@ -85,6 +85,9 @@ HOST_NAME = matching(_HOST, 'a host name such as "catalog" or "api.internal"', s
 METHOD = matching(_TOKEN, 'an HTTP method such as "GET"', str.upper)
 PATH = matching(r"/[!-~]*", 'a path that begins with "/"')
 HEADER_NAME = matching(_TOKEN, 'a header name such as "X-Session"')
+DEADLINE_HEADER = matching(
+    rf"{_TOKEN}(?::(?:grpc|ms|s))?", 'a header name, and perhaps its format, such as "X-Timeout" or "X-Timeout:ms"'
+)
 COOKIE_NAME = matching(_TOKEN, "a cookie name of letters, digits and !#$%&'*+-.^_`|~")
 COOKIE_PATH = matching(r"/[ -:<-~]*", 'a path that begins with "/" and has no ";"')
 COOKIE_DOMAIN = matching(r"\.?[A-Za-z0-9][A-Za-z0-9.-]*", 'a domain such as "example.com"', str.lower)

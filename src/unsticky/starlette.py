@@ -19,7 +19,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from . import reporting
 from . import settings as settings_module
+from .arrivals import Arrivals
 from .asgi import WithSession
+from .context import Deadline, current_deadline
 from .load import Meter
 from .pools import Pools
 from .scalars import Moment, StoreURL
@@ -91,7 +93,7 @@ class UnstickyMiddleware(WithSession):
         sessions = Sessions(loaded.session)
         lifetime = sessions.terms.lifetime
         form, state = carrier(loaded.session, lifetime), AppState(loaded, sessions)
-        super().__init__(app, sessions, form, state, old_age=loaded.session.migrate_max_age)
+        super().__init__(app, sessions, form, state, Arrivals(loaded.inbound), old_age=loaded.session.migrate_max_age)
         self._load = state.load
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -114,6 +116,11 @@ class AppState:
     def client(self) -> Any:
         """The client over the pools: an httpx.AsyncClient, or httpx2.AsyncClient where the settings say so."""
         return self.pools.async_client()
+
+    @property
+    def deadline(self) -> Deadline | None:
+        """When the client of the current request gives up: `.remaining()` seconds are left. None: it has none."""
+        return current_deadline()
 
     async def aclose(self) -> None:
         """Close the client and the pools."""

@@ -10,8 +10,9 @@ from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, Protocol
 
 from . import settings as settings_module
-from .context import RequestState, current
-from .errors import SessionLimitReached, SessionUnavailable
+from .arrivals import LATE_BODY, Arrivals
+from .context import Arrival, RequestState, current
+from .errors import DeadlineExceeded, SessionLimitReached, SessionUnavailable
 from .load import Meter
 from .pools import Pools
 from .reporting import ReportingApp
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 
+_LATE = "504 Gateway Timeout"
+
+
 class UnstickyMiddleware:
     """Sessions and routed outbound calls for any WSGI app.
 
@@ -42,7 +46,7 @@ class UnstickyMiddleware:
         self.client = self.pools.client()
         self.carrier = carrier(self.settings.session, self.sessions.terms.lifetime)
         self.load = Meter(self.settings.load_report)  # `load.say("named_metrics.queue", 3)`
-        inner = InContext(_WithSession(app, self))
+        inner = InContext(_WithSession(app, self), Arrivals(self.settings.inbound))
         self._app: WSGIApplication = ReportingApp(inner, self.load) if self.load.on else inner
         close_at_exit(self)
 
@@ -74,23 +78,42 @@ def _close_if_alive(reference: weakref.ref[_Closable]) -> None:
 class InContext:
     """Runs a WSGI app's call, its body and its close in one copied Context, so that request state never leaks."""
 
-    def __init__(self, app: WSGIApplication) -> None:
+    def __init__(self, app: WSGIApplication, arrivals: Arrivals) -> None:
         self.app = app
+        self._arrivals = arrivals
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         context = copy_context()
-        body = context.run(self._run, environ, start_response)
-        return body if is_ready(body, environ) else _Body(body, context)
+        arrival = self._arrivals.of_wsgi(environ)
+        if self._arrivals.expired(arrival):
+            start_response(_LATE, _plain(LATE_BODY))
+            return [LATE_BODY]
+        body = context.run(self._run, environ, start_response, arrival)
+        if is_ready(body, environ):
+            arrival.over = True
+            return body
+        return _Body(body, context, arrival)
 
-    def _run(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        current.set(WsgiRequest(environ))
+    def _run(self, environ: WSGIEnvironment, start_response: StartResponse, arrival: Arrival) -> Iterable[bytes]:
+        current.set(WsgiRequest(environ, arrival))
+        environ["unsticky.deadline"] = arrival.deadline
         return self.app(environ, start_response)
 
 
+def _plain(body: bytes, *more: Header) -> Headers:
+    return [
+        ("Content-Type", "text/plain; charset=utf-8"),
+        ("Content-Length", str(len(body))),
+        *more,
+        ("Cache-Control", "no-store"),
+    ]
+
+
 class _Body:
-    def __init__(self, body: Iterable[bytes], context: Context) -> None:
+    def __init__(self, body: Iterable[bytes], context: Context, arrival: Arrival) -> None:
         self._body = body
         self._context = context
+        self._arrival = arrival
 
     def __iter__(self) -> Iterator[bytes]:
         run = self._context.run
@@ -99,16 +122,18 @@ class _Body:
             yield chunk
 
     def close(self) -> None:
+        self._arrival.over = True
         self._context.run(close, self._body)
 
 
 class WsgiRequest(RequestState):
     """A request, as outbound calls see it."""
 
-    __slots__ = ("_environ", "session")
+    __slots__ = ("_environ", "arrival", "session")
 
-    def __init__(self, environ: WSGIEnvironment) -> None:
+    def __init__(self, environ: WSGIEnvironment, arrival: Arrival) -> None:
         self._environ = environ
+        self.arrival = arrival
         self.session: Session | None = None
 
     @property
@@ -172,6 +197,8 @@ class _WithSession:
             return response.unavailable(error)
         except SessionLimitReached:  # of `session.save()`
             return response.limit_reached()
+        except DeadlineExceeded:
+            return response.late()
         return response.body(body, environ)
 
 
@@ -244,6 +271,10 @@ class _Response:
             if sent:
                 raise
             self._answer_limit(sys.exc_info())
+        except DeadlineExceeded:
+            if sent:
+                raise
+            self._answer(_LATE, LATE_BODY, [], sys.exc_info())
         if self._replaced is not None:
             yield self._replaced
 
@@ -259,6 +290,10 @@ class _Response:
         self._answer_limit(sys.exc_info())
         return [LIMIT_BODY]
 
+    def late(self) -> list[bytes]:
+        self._answer(_LATE, LATE_BODY, [], sys.exc_info())
+        return [LATE_BODY]
+
     def _answer_limit(self, exc_info: Any) -> None:
         self._answer("409 Conflict", LIMIT_BODY, [], exc_info)
 
@@ -269,13 +304,7 @@ class _Response:
     def _answer(self, status: str, body: bytes, headers: Headers, exc_info: Any) -> None:
         self._replaced = body
         replaces = [exc_info] if exc_info and self._started else []
-        headers = [
-            ("Content-Type", "text/plain; charset=utf-8"),
-            ("Content-Length", str(len(body))),
-            *headers,
-            ("Cache-Control", "no-store"),
-        ]
-        self._start_response(status, headers, *replaces)
+        self._start_response(status, _plain(body, *headers), *replaces)
 
 
 def _ignore(data: bytes) -> None:

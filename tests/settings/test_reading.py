@@ -87,7 +87,7 @@ def test_all_problems_at_once() -> None:
 
 
 ALONE = [
-    ({"zzz": 1}, "zzz: unknown key, allowed: session, pools, load_report, locality, client"),
+    ({"zzz": 1}, "zzz: unknown key, allowed: session, pools, inbound, load_report, locality, client"),
     ({"client": "httpx3"}, 'client: expected one of "httpx", "httpx2", got "httpx3"; did you mean "httpx"?'),
     ({"client": 3}, 'client: expected one of "httpx", "httpx2", got 3'),
     ({"session": 3}, "session: expected a table, got 3"),
@@ -157,6 +157,11 @@ ALONE = [
     (catalog(match=["https://a", "https://a:443"]), "pools.catalog.match[1]: the same origin as pools"),
     (catalog(match=["https://Catalog"]), 'pools.catalog.match[0]: "catalog" is the name of a pool'),
     ({"session": {"idle_timeout": 60, "touch_interval": 60}}, "session.touch_interval: must be shorter"),
+    ({"inbound": {"timeout": 5, "maximum_timeout": 2}}, "inbound.maximum_timeout: must not be shorter than timeout"),
+    ({"inbound": {"maximum_timeout": 2, "deadline_headers": []}}, "inbound.maximum_timeout: has no effect without"),
+    ({"inbound": {"timeout": "5ms"}}, "inbound.reserve: must be shorter than timeout (5ms)"),
+    ({"inbound": {"deadline_headers": ["X-A:ms", "x-a"]}}, "inbound.deadline_headers[1]: the same header as"),
+    ({"inbound": {"deadline_headers": ["X-A:us"]}}, "inbound.deadline_headers[0]: expected a header name, and perhaps"),
     ({"session": {"migrate_flask_session": "redis://a"}}, "session.migrate_flask_session: has no effect without"),
     ({"session": {"migrate_flask_session": "sqlite:///a", "migrate_until": "2999-01-01"}},
      "session.migrate_flask_session: is the URL of the Redis"),

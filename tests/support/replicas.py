@@ -52,7 +52,7 @@ def replicas(kind: str, store: str, count: int = 2) -> Iterator[list[str]]:
         ]
         try:
             for port, process in zip(ports, running, strict=True):
-                eventually(lambda port=port, process=process: _answers(port, process, output), 20)  # type: ignore[misc]
+                eventually(lambda port=port, process=process: answers(port, process, output), 20)  # type: ignore[misc]
             yield [f"http://127.0.0.1:{port}" for port in ports]
         finally:
             for process in running:
@@ -61,7 +61,7 @@ def replicas(kind: str, store: str, count: int = 2) -> Iterator[list[str]]:
                 process.wait(20)
 
 
-def _answers(port: int, process: subprocess.Popen[bytes], output: object) -> bool:
+def answers(port: int, process: subprocess.Popen[bytes], output: object) -> bool:
     if process.poll() is not None:
         output.seek(0)  # type: ignore[attr-defined]
         raise AssertionError(output.read().decode())  # type: ignore[attr-defined]

@@ -9,11 +9,13 @@ from functools import lru_cache
 from math import inf
 from typing import Any
 
-from ..errors import RoutingError
+from ..context import Arrival, current_arrival
+from ..errors import DeadlineExceeded, RoutingError
 from ..pools import Served
 from ..routing.call import Attempt, Call, Outcome, Send, Wait
 from ..routing.flow import route
 from ..routing.hashing import hash_text
+from ..routing.hops import OFF, attempt_text, deadline_header
 from ..routing.load_report import FORMAT_HEADER, HEADER, LEGACY_HEADER
 from ..routing.retry_options import RetryOptions
 from ..routing.weights import Weighing
@@ -34,6 +36,7 @@ class CallOptions:
     retry: bool = True
     hash_key: str | None = None
     idempotent: bool | None = None  # None: as the method and the headers say
+    inbound: bool = True  # False: what is known of the inbound request has no effect
 
     @classmethod
     def read(cls, given: object) -> CallOptions:
@@ -56,10 +59,9 @@ class CallOptions:
             isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout > 0
         ):
             raise ValueError('extensions["unsticky"]["timeout"]: expected seconds above 0')
-        if not isinstance(self.retry, bool):
-            raise ValueError('extensions["unsticky"]["retry"]: expected true or false')
-        if self.idempotent is not None and not isinstance(self.idempotent, bool):
-            raise ValueError('extensions["unsticky"]["idempotent"]: expected true or false')
+        for name, choice in (("retry", self.retry), ("idempotent", self.idempotent), ("inbound", self.inbound)):
+            if not isinstance(choice, bool) and not (name == "idempotent" and choice is None):
+                raise ValueError(f'extensions["unsticky"]["{name}"]: expected true or false')
         if self.hash_key is not None and not isinstance(self.hash_key, str):
             raise ValueError('extensions["unsticky"]["hash_key"]: expected a text')
 
@@ -72,7 +74,8 @@ class Exchange:
     """A call on its way: the flow, what is sent for each attempt, and how it ends."""
 
     __slots__ = (
-        "_attempts", "_flow", "_last", "_resends", "above", "headers", "host", "library", "pool", "request", "served",
+        "_attempts", "_flow", "_last", "_limit", "_resends", "above", "arrival", "headers", "host", "library", "pool",
+        "request", "served",
     )  # fmt: skip
 
     def __init__(self, library: Library, served: Served, request: Any, *, above: bool) -> None:
@@ -86,16 +89,24 @@ class Exchange:
         self._attempts = 0
         self._resends = request.extensions.get(_RESEND, 0)
         self._last: Outcome | None = None
-        self._flow = route(served.pool, self._call(CallOptions.read(request.extensions.get("unsticky"))))
+        options = CallOptions.read(request.extensions.get("unsticky"))
+        self.arrival: Arrival | None = current_arrival() if options.inbound else None
+        self._limit: float | None = None  # monotonic seconds, if it is the inbound request that sets the deadline
+        self._flow = route(served.pool, self._call(options))
 
     def _call(self, options: CallOptions) -> Call:
         served, request = self.served, self.request
         timeout = served.options.timeout if options.timeout is None else options.timeout
+        deadline = None if timeout is None else self.pool.clock.monotonic() + timeout
+        replayable = self.library.replayable(request.stream)
+        if self.arrival is not None:
+            deadline = self._within(self.arrival, deadline)
+            replayable = replayable and not self.arrival.spares_retries
         return Call(
             request.method,
-            replayable=self.library.replayable(request.stream),
+            replayable=replayable,
             key=self._key(options.hash_key),
-            deadline=None if timeout is None else self.pool.clock.monotonic() + timeout,
+            deadline=deadline,
             retry=options.retry,
             idempotent=self._idempotent(served.options.retry) if options.idempotent is None else options.idempotent,
         )
@@ -106,6 +117,13 @@ class Exchange:
         if method in options.methods or not options.idempotency_key:
             return None
         return True if self.request.headers.get("idempotency-key") else None
+
+    def _within(self, arrival: Arrival, deadline: float | None) -> float | None:
+        """The sooner one of the call's own deadline and what the inbound request leaves it."""
+        if arrival.latest is None or (deadline is not None and deadline <= arrival.latest):
+            return deadline
+        self._limit = arrival.latest
+        return arrival.latest
 
     def _kept_host(self) -> str | None:
         """The Host header as it came, where it is sent on: by the pool's rule, or because the caller chose it."""
@@ -147,6 +165,8 @@ class Exchange:
     def end(self, end: Outcome | RoutingError) -> Outcome:
         """The outcome with the response, or raise what the caller shall see."""
         last = self._last
+        if self._limit is not None:
+            end = self._by_inbound(self._limit, end)
         if isinstance(end, RoutingError):
             error = self.library.raised(end, last.failure if last else None, self.request)
             raise error from (last.error if last else None)
@@ -159,6 +179,18 @@ class Exchange:
             "attempts": self._attempts,
         }
         return end
+
+    def _by_inbound(self, limit: float, end: Outcome | RoutingError) -> Outcome | RoutingError:
+        """Say so, if the call failed because the inbound request left it no more time."""
+        failed = isinstance(end, RoutingError) or end.failure is not None
+        if not failed or self.pool.clock.monotonic() < limit - _EARLY:
+            return end
+        attempts = end.attempts if isinstance(end, RoutingError) else ()
+        text = (
+            f"pool {self.pool.name!r}: the inbound request's deadline left no more time, after {self._attempts} attempt"
+        )
+        listed = f": {'; '.join(map(str, attempts))}" if attempts else ""
+        return DeadlineExceeded(f"{text}{'s'[: self._attempts != 1]}{listed}", pool=self.pool.name, attempts=attempts)
 
 
 class Hop:
@@ -191,10 +223,24 @@ class Hop:
 
     def _added(self) -> dict[str, str]:
         """Headers of ours, in the place of the caller's own."""
+        added = {**self.span.headers(), **self._onward()}
         weighing = self._exchange.pool.weighing
-        if weighing is None or not weighing.asks:
-            return self.span.headers()
-        return {**self.span.headers(), FORMAT_HEADER: "text"}
+        if weighing is not None and weighing.asks:
+            added[FORMAT_HEADER] = "text"
+        return added
+
+    def _onward(self) -> dict[str, str]:
+        """How long we wait, and how often it was tried, for the next hop to go by."""
+        exchange, found = self._exchange, {}
+        propagate = exchange.served.options.propagate
+        if self.seconds is not None and propagate.deadline != OFF:
+            header = deadline_header(propagate.deadline)
+            found[header.name] = header.write(self.seconds)
+        # Those of the inbound request count too: hops further on must not take the first of ours for a fresh one.
+        previous = self._attempt.resend_count + (exchange.arrival.previous_attempts if exchange.arrival else 0)
+        if previous and propagate.attempt != OFF:
+            found[propagate.attempt] = attempt_text(propagate.attempt, previous)
+        return found
 
     def _extensions(self, request: Any) -> dict[str, Any]:
         """The caller's, with timeouts that end no later than the attempt does, and the name for TLS."""
@@ -254,6 +300,7 @@ class Hop:
         return self.failed(kind(text, request=self._exchange.request))
 
 
+_EARLY = 0.001  # timers may fire a little before their time
 _MISSED = {"pool": "no free connection", "connect": "not connected"}
 _PHASES = ("connect", "read", "write", "pool")
 

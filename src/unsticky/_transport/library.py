@@ -6,13 +6,21 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from ..errors import AttemptsFailed, CallTimeout, NoHealthyEndpoint, PoolOverflow, RoutingError
+from ..errors import (
+    AttemptsFailed,
+    CallTimeout,
+    ClientDisconnected,
+    DeadlineExceeded,
+    NoHealthyEndpoint,
+    PoolOverflow,
+    RoutingError,
+)
 from ..routing.call import Failure
 
 
 @dataclass(frozen=True, slots=True)
 class Library:
-    """One client library. The three errors are its own as well as ours."""
+    """One client library. The errors are its own as well as ours."""
 
     module: ModuleType
     stream: Any  # LeasedStream and the library's SyncByteStream
@@ -23,6 +31,8 @@ class Library:
     attempts_failed: type[AttemptsFailed]
     attempts_failed_connecting: type[AttemptsFailed]
     attempts_failed_in_time: type[AttemptsFailed]
+    deadline_exceeded: type[DeadlineExceeded]
+    client_disconnected: type[ClientDisconnected]
     # httpcore 1.0.9 loses connections when asyncio cancels a request at the wrong moment (httpcore #1110, #1111).
     cancels_cleanly: bool
 
@@ -49,6 +59,10 @@ class Library:
             return self.no_healthy_endpoint
         if isinstance(error, PoolOverflow):
             return self.pool_overflow
+        if isinstance(error, DeadlineExceeded):
+            return self.deadline_exceeded
+        if isinstance(error, ClientDisconnected):
+            return self.client_disconnected
         if isinstance(error, CallTimeout):
             return self.call_timeout
         if last is Failure.CONNECT:

@@ -16,6 +16,7 @@ from ..scalars import Duration
 from .fitness_options import EjectionOptions as EjectionOptions
 from .fitness_options import HealthOptions as HealthOptions
 from .fitness_options import LimitOptions as LimitOptions
+from .hop_options import PropagateOptions
 from .retry_options import RetryOptions as RetryOptions
 from .weight_options import LoadReportOptions, SlowStartOptions
 
@@ -166,3 +167,4 @@ class PoolOptions:
     limits: LimitOptions = default(default_factory=LimitOptions)
     load_report: LoadReportOptions = default(default_factory=LoadReportOptions)
     slow_start: SlowStartOptions = default(default_factory=SlowStartOptions)
+    propagate: PropagateOptions = default(default_factory=PropagateOptions)

@@ -8,6 +8,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ..errors import Problem
+from ..routing.hop_options import InboundOptions
+from ..routing.hops import deadline_header
 from ..routing.maglev import is_prime
 from ..routing.options import (
     HASHING,
@@ -126,6 +128,26 @@ def _reporting_is_used(options: ReportingOptions) -> Iterator[Problem]:
         yield Problem("emit", 'must be "on_request" or "always", or the other settings of load_report have no effect')
 
 
+def _maximum_is_meant(options: InboundOptions) -> Iterator[Problem]:
+    timeout, maximum = options.timeout, options.maximum_timeout
+    if maximum is not None and timeout is not None and maximum < timeout:
+        yield Problem("maximum_timeout", f"must not be shorter than timeout ({timeout.text})")
+    if maximum is not None and not options.deadline_headers:
+        yield Problem("maximum_timeout", "has no effect without deadline_headers")
+
+
+def _reserve_fits(options: InboundOptions) -> Iterator[Problem]:
+    if options.timeout is not None and options.reserve >= options.timeout:
+        yield Problem("reserve", f"must be shorter than timeout ({options.timeout.text}), or nothing is left for calls")
+
+
+def _headers_differ(options: InboundOptions) -> Iterator[Problem]:
+    seen: dict[str, int] = {}
+    for index, text in enumerate(options.deadline_headers):
+        if (first := seen.setdefault(deadline_header(text).name, index)) != index:
+            yield Problem(f"deadline_headers[{index}]", f"the same header as deadline_headers[{first}]")
+
+
 def _reports_live(options: LoadReportOptions) -> Iterator[Problem]:
     if options.blackout >= options.expiry:
         yield Problem("blackout", f"must be shorter than expiry ({options.expiry.text})")
@@ -226,6 +248,11 @@ _RELATIONS: dict[type, tuple[Relation, ...]] = {
     HealthOptions: (
         Relation(frozenset({"type", "path"}), _check),
         Relation(frozenset({"verify", "ca_file"}), _authorities),
+    ),
+    InboundOptions: (
+        Relation(frozenset({"timeout", "maximum_timeout", "deadline_headers"}), _maximum_is_meant),
+        Relation(frozenset({"timeout", "reserve"}), _reserve_fits),
+        Relation(frozenset({"deadline_headers"}), _headers_differ),
     ),
     LimitOptions: (Relation(frozenset({"maximum_in_flight", "maximum_in_flight_per_endpoint"}), _limits),),
     LoadReportOptions: (

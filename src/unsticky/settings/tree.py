@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
+from ..routing.hop_options import InboundOptions
 from ..routing.options import PoolOptions
 from ..routing.weight_options import ReportingOptions
 from ..rules import HOST_NAME
@@ -23,6 +24,7 @@ class Settings:
         Mapping[Annotated[str, HOST_NAME], PoolOptions],
         Meta(description="Pools by name; the name is the host of the URLs that the app calls."),
     ] = field(default_factory=dict)
+    inbound: InboundOptions = field(default_factory=InboundOptions)
     load_report: ReportingOptions = field(default_factory=ReportingOptions)
     locality: Annotated[
         str | None,
