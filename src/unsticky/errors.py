@@ -2,6 +2,7 @@
 
     UnstickyError
     ├── SettingsError             settings are wrong; every problem of the source is listed
+    ├── DiscoveryError            where a pool's endpoints come from could not tell them
     ├── StoreError                a session store could not answer (never: "not found")
     │   └── DamagedRecord         it answered, with a record that can't be read
     ├── SessionError
@@ -53,6 +54,13 @@ class SettingsError(UnstickyError):
         self.problems = tuple(problems)
         lines = "\n".join(f"  {problem}" for problem in self.problems)
         super().__init__(f"{source}: {len(self.problems)} problem{'s'[: len(self.problems) != 1]}\n{lines}")
+
+
+class DiscoveryError(UnstickyError):
+    """A pool's endpoints could not be told. The message is for logs and users: it holds no secret.
+
+    A discovery of your own may raise it to say why; of any other exception only the type is told.
+    """
 
 
 class StoreError(UnstickyError):

@@ -17,8 +17,10 @@ from weakref import WeakSet
 from httpx import URL, InvalidURL
 
 from .clock import Clock, SystemClock
+from .discovery import Discoveries, FirstSet, Follower, open_sources
 from .errors import SettingsError
 from .probes import Probes, problems
+from .routing.discovery import DiscoveryStatus, Source
 from .routing.endpoint import EndpointStatus
 from .routing.explain import Explained, explain
 from .routing.hashing import HashKey, parse_hash_keys
@@ -47,6 +49,7 @@ class Served:
     options: PoolOptions
     preserve: bool  # the Host header
     keys: tuple[HashKey, ...] | None  # None: the balancer does not hash
+    first: FirstSet | None = None  # of endpoints that are found; None: there are others
 
 
 class Pools:
@@ -56,33 +59,54 @@ class Pools:
         with pools.client() as client:
             client.get("http://catalog/items")
 
-    For any thread and any event loop. Active health checks begin with the first call, in the worker's thread, and end
-    with `close`. A forked child has pools of its own, with nothing known about their endpoints yet.
+    For any thread and any event loop. Discovery and active health checks begin with the first call or with `start`, in
+    the worker's thread, and end with `close`. A forked child has pools of its own, with nothing known about their
+    endpoints yet.
     """
 
-    def __init__(self, settings: Settings, *, clock: Clock | None = None, random: Random | None = None) -> None:
-        if found := problems(settings.pools):
-            raise SettingsError("settings", found)
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        discovery: Mapping[str, Source] | None = None,
+        clock: Clock | None = None,
+        random: Random | None = None,
+    ) -> None:
+        """`discovery`: where the endpoints of a pool come from, by its name. Raises SettingsError."""
         self.settings = settings
         self._clock = clock or SystemClock()
         self._random = random
+        self._given = {name.lower(): source for name, source in (discovery or {}).items()}
         self._clients: WeakSet[Any] = WeakSet()
         self._begin()
         in_forked_children(self._begin)
 
     @classmethod
-    def from_settings(cls, source: str | PathLike[str] | Mapping[str, object] | Settings | None = None) -> Self:
+    def from_settings(
+        cls,
+        source: str | PathLike[str] | Mapping[str, object] | Settings | None = None,
+        *,
+        discovery: Mapping[str, Source] | None = None,
+    ) -> Self:
         """From a TOML file, a mapping of its shape, or Settings; None looks for them. Raises SettingsError."""
-        return cls(load(source))
+        return cls(load(source), discovery=discovery)
 
     def _begin(self) -> None:
+        sources, wrong = open_sources(self.settings.pools, self._given, self._clock)
+        if found := problems(self.settings.pools) + wrong:
+            raise SettingsError("settings", found)
         random = self._random or Random()  # a forked child must not repeat its parent's choices
         self._lock = Lock()
         self._pools = {
             name.lower(): self._pool(name.lower(), options, random) for name, options in self.settings.pools.items()
         }
+        self._followers = {
+            name.lower(): Follower(self._pools[name.lower()], options, source)
+            for name, (options, source) in sources.items()
+        }
         self._served = dict(self._routes())
         self._probes: Probes | None = None
+        self._discoveries: Discoveries | None = None
 
     def _pool(self, name: str, options: PoolOptions, random: Random) -> Pool:
         lock = Lock()
@@ -93,10 +117,13 @@ class Pools:
         for name, options in self.settings.pools.items():
             pool = self._pools[name.lower()]
             keys = parse_hash_keys(options.hash.on) if options.balancer in HASHING else None
+            follower = self._followers.get(name.lower())
+            first = follower.first if follower else None
             for scheme in _PORTS:
-                found.append(((scheme, pool.name, None), Served(pool, options, options.host == "preserve", keys)))
+                served = Served(pool, options, options.host == "preserve", keys, first)
+                found.append(((scheme, pool.name, None), served))
             for origin in options.match:
-                found.append((_origin(origin), Served(pool, options, options.host != "endpoint", keys)))
+                found.append((_origin(origin), Served(pool, options, options.host != "endpoint", keys, first)))
         return found
 
     def find(self, scheme: str, host: str, port: int | None) -> Served | None:
@@ -106,14 +133,16 @@ class Pools:
         """
         served = self._served.get((scheme, host if host.isascii() else _in_ascii(host), port))
         if served is not None and self._probes is None:
-            self._start_probes()
+            self.start()
         return served
 
-    def _start_probes(self) -> None:
+    def start(self) -> None:
+        """Begin discovery and health checks now, rather than with the first call. May be repeated."""
         with self._lock:
             if self._probes is None:
                 reported.watch(self._pools.values())
-                self._probes = Probes(self._pools.values())
+                self._discoveries = Discoveries(self._followers.values())
+                self._probes = Probes(self._pools.values())  # last: `find` looks at it without the lock
 
     def status(self) -> Mapping[str, tuple[EndpointStatus, ...]]:
         """The endpoints of each pool as they are now."""
@@ -122,6 +151,14 @@ class Pools:
             with pool.lock:
                 found[name] = pool.snapshot()
         return found
+
+    def discovery(self, pool: str) -> DiscoveryStatus | None:
+        """Where the endpoints of `pool` come from, and how that goes; None: from the settings alone.
+
+        Raises KeyError when there is no such pool.
+        """
+        follower = self._followers.get(self._pools[pool.lower()].name)
+        return follower.status() if follower else None
 
     def drain(self, pool: str, endpoint: str, draining: bool | None = True) -> bool:
         """Send no new calls to `endpoint`, a URL or an address of `pool`, in this process; those under way go on.
@@ -157,15 +194,18 @@ class Pools:
         return client
 
     def close(self) -> None:
-        """End health checks and metrics, until the next call, and close the clients that `client` gave out.
+        """End discovery, health checks and metrics, until the next call, and close the clients of `client`.
 
         May be repeated.
         """
         with self._lock:
             probes, self._probes = self._probes, None
+            discoveries, self._discoveries = self._discoveries, None
         if probes is not None:
             probes.close()
             reported.leave(self._pools.values())
+        if discoveries is not None:
+            discoveries.close()
         for client in list(self._clients):
             client.close()
 

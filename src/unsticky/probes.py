@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-import weakref
 from collections.abc import Iterable, Mapping
-from functools import cache, partial
+from functools import cache
 from random import Random
 
 import httpx
 
 from .errors import Problem
-from .routing.call import Endpoint
+from .routing.call import Endpoint, authority
 from .routing.health import BAD, GOOD, MOST_BODY, CheckResult, checked, judged, pause, target
 from .routing.options import HealthOptions, PoolOptions
 from .routing.pool import Pool
 from .telemetry.otel import suppressed
 from .telemetry.pool_events import report
-from .worker import Hold, worker
+from .worker import Holds, worker
 
 _LOOK = 1.0  # seconds between two looks at which endpoints there are, at most
 _AT_ONCE = 256  # checks of a pool
@@ -28,16 +27,12 @@ class Probes:
     """Checks those of `pools` that want it, from now on until `close`."""
 
     def __init__(self, pools: Iterable[Pool]) -> None:
-        self._periodic = [
+        self._holds = Holds(
             worker.every(pool.options.health.interval, _Checks(pool)) for pool in pools if checked(pool.options.health)
-        ]
-        # Pools that were dropped without `close`. In the worker's thread: a finalizer must not take the worker's lock.
-        self._dropped = weakref.finalize(self, worker.call_soon, partial(_release, self._periodic))
-        self._dropped.atexit = False
+        )
 
     def close(self) -> None:
-        self._dropped.detach()
-        _release(self._periodic)
+        self._holds.close()
 
 
 def problems(options: Mapping[str, PoolOptions]) -> list[Problem]:
@@ -51,11 +46,6 @@ def problems(options: Mapping[str, PoolOptions]) -> list[Problem]:
                 text = f"can't be read as certificates: {type(error).__name__}"
                 found.append(Problem(f"pools.{name}.health.ca_file", text))
     return found
-
-
-def _release(holds: Iterable[Hold]) -> None:
-    for hold in holds:
-        hold.release()
 
 
 class _Checks:
@@ -117,7 +107,9 @@ async def _check(endpoint: Endpoint, options: HealthOptions) -> CheckResult:
     origin, host, port = target(endpoint.url, options.port)
     try:
         async with asyncio.timeout(options.timeout):
-            return await (_connected(host, port) if options.type == "tcp" else _answered(origin, options))
+            return await (
+                _connected(host, port) if options.type == "tcp" else _answered(origin, options, endpoint.host)
+            )
     except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, OSError, ValueError):
         return BAD
 
@@ -128,10 +120,11 @@ async def _connected(host: str, port: int) -> CheckResult:
     return GOOD
 
 
-async def _answered(origin: str, options: HealthOptions) -> CheckResult:
+async def _answered(origin: str, options: HealthOptions, named: str | None) -> CheckResult:
     """Over a connection of its own, so that a server that stopped accepting is noticed."""
-    host = {} if options.host is None else {"host": options.host}
-    extensions = {"sni_hostname": options.host} if options.host and origin.startswith("https:") else {}
+    name = options.host or named
+    host = {} if name is None else {"host": options.host or authority(origin, name)}
+    extensions = {"sni_hostname": name} if name and origin.startswith("https:") else {}
     tls = _tls(options.verify, options.ca_file) if origin.startswith("https:") else _no_tls()
     async with (
         httpx.AsyncClient(timeout=options.timeout, trust_env=False, verify=tls) as client,

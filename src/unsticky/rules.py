@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from ipaddress import IPv6Address
+from ipaddress import IPv6Address, ip_address
 from urllib.parse import SplitResult, urlsplit
 
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
@@ -82,6 +82,12 @@ def _is_host(host: str, *, bracketed: bool) -> bool:
 
 ORIGIN = Rule(r"^https?://[^/?#@\s]+/?$", read_origin)
 HOST_NAME = matching(_HOST, 'a host name such as "catalog" or "api.internal"', str.lower)
+SRV_NAME = matching(
+    rf"{_HOST}\.?", 'a host name such as "catalog.internal" or "_http._tcp.catalog.internal"', str.lower
+)
+DISCOVERY = matching(
+    r"file|dns|program|[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", '"file", "dns", "program" or "module:attribute" of your own'
+)
 METHOD = matching(_TOKEN, 'an HTTP method such as "GET"', str.upper)
 PATH = matching(r"/[!-~]*", 'a path that begins with "/"')
 HEADER_NAME = matching(_TOKEN, 'a header name such as "X-Session"')
@@ -99,6 +105,28 @@ HASH_KEY = matching(
     rf"path|session|query:.+|cookie:{_TOKEN}|header:{_TOKEN}|inbound-header:{_TOKEN}",
     '"path", "query:NAME", "header:NAME", "cookie:NAME", "inbound-header:NAME" or "session"',
 )
+
+
+def read_nameserver(text: str) -> tuple[str, int]:
+    """Address and port of "10.0.0.2", "10.0.0.2:5353", "fd00::2" or "[fd00::2]:5353"."""
+    try:
+        if text.count(":") > 1 and not text.startswith("["):
+            return str(IPv6Address(text)), 53
+        parts = urlsplit(f"//{text}")
+        address, port = str(ip_address(parts.hostname or "")), 53 if parts.port is None else parts.port
+        if parts.netloc != text or port == 0:
+            raise ValueError
+    except ValueError:
+        raise ValueError('expected an address such as "10.0.0.2" or "10.0.0.2:5353"') from None
+    return address, port
+
+
+def _check_nameserver(text: str) -> str:
+    read_nameserver(text)
+    return text
+
+
+NAMESERVER = Rule(r"^[0-9A-Fa-f.:\[\]]+$", _check_nameserver)
 
 
 def _read_key(text: str) -> str:

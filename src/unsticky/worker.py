@@ -11,9 +11,10 @@ import atexit
 import logging
 import os
 import weakref
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import Context
+from functools import partial
 from random import Random
 from threading import Event, Lock, Thread, current_thread
 from typing import Any, TypeVar
@@ -53,6 +54,25 @@ class Periodic(Hold):
         self._loop.call_soon_threadsafe(lambda: self._task and self._task.cancel())
         if not _in(self._loop):
             self._ended.wait(_PATIENCE)
+
+
+class Holds:
+    """Several that end together: with `close`, or when this object is dropped without it."""
+
+    def __init__(self, holds: Iterable[Hold]) -> None:
+        self._holds = list(holds)
+        # In the worker's thread: a finalizer must not take the worker's lock.
+        self._dropped = weakref.finalize(self, worker.call_soon, partial(_release, self._holds))
+        self._dropped.atexit = False
+
+    def close(self) -> None:
+        self._dropped.detach()
+        _release(self._holds)
+
+
+def _release(holds: Iterable[Hold]) -> None:
+    for hold in holds:
+        hold.release()
 
 
 class Worker:

@@ -62,6 +62,8 @@ class AsyncDriver:
     async def _drive(self, request: Any, served: Served) -> Outcome:
         exchange = Exchange(self.library, served, request, above=traced_above(self, "handle_async_request"))
         try:
+            if served.first is not None and served.first.pending:
+                await served.first.wait_async(exchange.deadline)
             command = exchange.step(None)
             while isinstance(command, (Send, Wait)):
                 outcome = await self._send(exchange, command.attempt) if isinstance(command, Send) else None

@@ -12,7 +12,7 @@ from typing import Any
 from ..context import Arrival, current_arrival
 from ..errors import DeadlineExceeded, RoutingError
 from ..pools import Served
-from ..routing.call import Attempt, Call, Outcome, Send, Wait
+from ..routing.call import Attempt, Call, Outcome, Send, Wait, authority
 from ..routing.flow import route
 from ..routing.hashing import hash_text
 from ..routing.hops import OFF, attempt_text, deadline_header
@@ -74,8 +74,8 @@ class Exchange:
     """A call on its way: the flow, what is sent for each attempt, and how it ends."""
 
     __slots__ = (
-        "_attempts", "_flow", "_last", "_limit", "_resends", "above", "arrival", "headers", "host", "library", "pool",
-        "request", "served",
+        "_attempts", "_flow", "_last", "_limit", "_resends", "above", "arrival", "deadline", "headers", "host",
+        "library", "pool", "request", "served",
     )  # fmt: skip
 
     def __init__(self, library: Library, served: Served, request: Any, *, above: bool) -> None:
@@ -102,6 +102,7 @@ class Exchange:
         if self.arrival is not None:
             deadline = self._within(self.arrival, deadline)
             replayable = replayable and not self.arrival.spares_retries
+        self.deadline = deadline
         return Call(
             request.method,
             replayable=replayable,
@@ -206,7 +207,7 @@ class Hop:
         library, request = exchange.library, exchange.request
         url, text = _hop_url(library.module.URL, attempt.endpoint.url, request.url.raw_path)
         kept = exchange.host
-        host = attempt.endpoint.url.partition("://")[2] if kept is None else kept
+        host = _authority(attempt.endpoint.url, attempt.endpoint.host) if kept is None else kept
         self.span = otel.start_attempt(
             otel.Traced(exchange.pool.name, request.method, text if kept is None else str(request.url), host, resend),
             attempt.endpoint,
@@ -252,6 +253,8 @@ class Hop:
         extensions["timeout"] = self._progress = Progress(timeouts)
         if self._exchange.served.preserve:  # by the URL: a Host header that a caller chose is no name to verify
             extensions.setdefault("sni_hostname", request.url.host)
+        elif (name := self._attempt.endpoint.host) is not None:
+            extensions.setdefault("sni_hostname", name)
         return extensions
 
     def responded(self, response: Any) -> Outcome:
@@ -314,6 +317,10 @@ def _hop_url(kind: Any, origin: str, target: bytes) -> tuple[Any, str]:
     """The endpoint's URL for a target, and its text. Kept, as making one takes 30 us."""
     url = kind(origin).copy_with(raw_path=target)
     return url, str(url)
+
+
+def _authority(url: str, host: str | None) -> str:
+    return url.partition("://")[2] if host is None else authority(url, host)
 
 
 def _headers(raw: list[tuple[bytes, bytes]], host: str, more: dict[str, str]) -> list[tuple[bytes, bytes]]:

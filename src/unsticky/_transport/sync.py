@@ -62,6 +62,8 @@ class SyncDriver:
     def _drive(self, request: Any, served: Served) -> Outcome:
         exchange = Exchange(self.library, served, request, above=traced_above(self, "handle_request"))
         try:
+            if served.first is not None and served.first.pending:
+                served.first.wait(exchange.deadline)
             command = exchange.step(None)
             while isinstance(command, (Send, Wait)):
                 outcome = self._send(exchange, command.attempt) if isinstance(command, Send) else None

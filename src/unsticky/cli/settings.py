@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import SettingsError
+from ..routing.discovery import described
+from ..routing.options import PoolOptions
 from ..scalars import Duration
 from ..settings import Found, Settings, find, read
 from ..settings.schema import shipped
@@ -105,11 +107,19 @@ def _approve(settings: Settings, found: Found) -> Iterator[str]:
     limits = [_limit("idle", session.idle_timeout), _limit("absolute", session.absolute_timeout)]
     yield ", ".join([f"  sessions in {session.store.masked}", *filter(None, limits)])
     for name, pool in settings.pools.items():
-        count = len(pool.endpoints)
-        parts = [f"  pool {name}: {count} endpoint{'s'[: count != 1]}", pool.balancer]
+        parts = [f"  pool {name}: {_endpoints(pool)}", pool.balancer]
         parts += [f"{pool.retry.attempts} attempt{'s'[: pool.retry.attempts != 1]}"]
         parts += [_limit("timeout", pool.timeout), f"health {pool.health.path}" if pool.health.path else ""]
         yield ", ".join(filter(None, parts))
+
+
+def _endpoints(pool: PoolOptions) -> str:
+    count = len(pool.endpoints)
+    listed = f"{count} endpoint{'s'[: count != 1]}"
+    if pool.discovery is None:
+        return listed
+    found = f"endpoints by {described(pool.discovery)}"
+    return f"{listed} and {found}" if count else found
 
 
 def _limit(name: str, value: Duration | None) -> str:

@@ -11,9 +11,13 @@ from dataclasses import dataclass
 from enum import Enum
 from math import inf
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
     from .endpoint import EndpointState
+
+MAXIMUM_WEIGHT = 65535
+_PORTS = {"http": 80, "https": 443}
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +30,48 @@ class Endpoint:
     priority: int = 0
     locality: str | None = None
     draining: bool = False  # no new calls; those under way end in peace
+    host: str | None = None  # what the Host header and TLS name, where it is not the url's own host
+
+    @classmethod
+    def of(
+        cls,
+        url: str,
+        *,
+        weight: int = 1,
+        priority: int = 0,
+        locality: str | None = None,
+        draining: bool = False,
+        host: str | None = None,
+    ) -> Endpoint:
+        """The endpoint at an origin such as "http://10.0.0.1:8000". Raises ValueError, with what is allowed.
+
+        `host` is a name without a port, such as "catalog.internal", where `url` holds an address.
+        """
+        if not 1 <= weight <= MAXIMUM_WEIGHT:
+            raise ValueError(f"expected a weight from 1 to {MAXIMUM_WEIGHT}, got {weight}")
+        if priority < 0:
+            raise ValueError(f"expected a priority of 0 or more, got {priority}")
+        return cls(*_origin(url), weight, priority, locality, draining, host)
+
+
+def _origin(url: str) -> tuple[str, str]:
+    """("http://host:port" without the default port, "host:port" with it)."""
+    parts = urlsplit(url)
+    scheme, host = parts.scheme.lower(), parts.hostname
+    if scheme not in _PORTS or not host or parts.path not in ("", "/") or parts.query or parts.fragment:
+        raise ValueError("expected an origin such as http://10.0.0.1:8000")
+    if "@" in parts.netloc:  # not shown: it may be a password
+        raise ValueError("expected an origin without user and password")
+    host = f"[{host}]" if ":" in host else host
+    port = parts.port if parts.port is not None else _PORTS[scheme]
+    shown = "" if port == _PORTS[scheme] else f":{port}"
+    return f"{scheme}://{host}{shown}", f"{host}:{port}"
+
+
+def authority(url: str, host: str) -> str:
+    """`host` with the port of an origin, where it has one: "catalog.internal:8000"."""
+    port = url.rpartition(":")[2]
+    return f"{host}:{port}" if port.isdecimal() else host
 
 
 @dataclass(slots=True)

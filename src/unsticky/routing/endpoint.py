@@ -4,38 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from math import inf
-from urllib.parse import urlsplit
 
 from .call import Endpoint
 from .options import EndpointOptions
 from .weights import Reported
 
-_PORTS = {"http": 80, "https": 443}
-MAXIMUM_WEIGHT = 65535
-
 
 def endpoint_from(options: EndpointOptions) -> Endpoint:
     """The endpoint that `options` describe. Raises ValueError, with what is allowed, when they can't be meant."""
-    if not 1 <= options.weight <= MAXIMUM_WEIGHT:
-        raise ValueError(f"expected a weight from 1 to {MAXIMUM_WEIGHT}, got {options.weight}")
-    if options.priority < 0:
-        raise ValueError(f"expected a priority of 0 or more, got {options.priority}")
-    url, address = _origin(options.url)
-    return Endpoint(url, address, options.weight, options.priority, options.locality, options.draining)
-
-
-def _origin(url: str) -> tuple[str, str]:
-    """("http://host:port" without the default port, "host:port" with it)."""
-    parts = urlsplit(url)
-    scheme, host = parts.scheme.lower(), parts.hostname
-    if scheme not in _PORTS or not host or parts.path not in ("", "/") or parts.query or parts.fragment:
-        raise ValueError("expected an origin such as http://10.0.0.1:8000")
-    if "@" in parts.netloc:  # not shown: it may be a password
-        raise ValueError("expected an origin without user and password")
-    host = f"[{host}]" if ":" in host else host
-    port = parts.port if parts.port is not None else _PORTS[scheme]
-    shown = "" if port == _PORTS[scheme] else f":{port}"
-    return f"{scheme}://{host}{shown}", f"{host}:{port}"
+    return Endpoint.of(
+        options.url,
+        weight=options.weight,
+        priority=options.priority,
+        locality=options.locality,
+        draining=options.draining,
+        host=options.host,
+    )
 
 
 @dataclass(slots=True, eq=False)

@@ -69,4 +69,41 @@ class ReportIgnored:
     reason: str
 
 
-PoolEvent = Ejected | Returned | HealthChanged | FailedOver | PanicChanged | LoadShifted | Overflowed | ReportIgnored
+@dataclass(frozen=True, slots=True)
+class DiscoveryFailed:
+    """Where the endpoints come from could not tell them; told once until it can. The last ones stay."""
+
+    source: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class DiscoveryRecovered:
+    """It can again, after `seconds`."""
+
+    source: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointsChanged:
+    """Discovery found another set than before, of `total` endpoints."""
+
+    added: int
+    removed: int
+    total: int
+
+
+PoolEvent = (
+    Ejected
+    | Returned
+    | HealthChanged
+    | FailedOver
+    | PanicChanged
+    | LoadShifted
+    | Overflowed
+    | ReportIgnored
+    | DiscoveryFailed
+    | DiscoveryRecovered
+    | EndpointsChanged
+)

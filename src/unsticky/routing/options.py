@@ -11,8 +11,9 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from ..rules import HASH_KEY, ORIGIN, Shorthand
+from ..rules import HASH_KEY, HOST_NAME, ORIGIN, Shorthand
 from ..scalars import Duration
+from .discovery_options import DiscoveryOptions as DiscoveryOptions
 from .fitness_options import EjectionOptions as EjectionOptions
 from .fitness_options import HealthOptions as HealthOptions
 from .fitness_options import LimitOptions as LimitOptions
@@ -48,6 +49,11 @@ class EndpointOptions:
     ] = 0
     locality: Annotated[str | None, Meta(min_length=1, description="Where it stands, such as a zone.")] = None
     draining: Annotated[bool, Meta(description="True: no new calls go to it; those under way end in peace.")] = False
+    host: Annotated[
+        str | None,
+        HOST_NAME,
+        Meta(description="What the Host header and TLS name, where `url` is an address. Unset: the host of `url`."),
+    ] = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,8 +127,8 @@ class PoolOptions:
 
     endpoints: Annotated[
         tuple[Annotated[EndpointOptions, Shorthand("url")], ...],
-        Meta(min_length=1, description="The servers: origins, or tables with `url`."),
-    ]
+        Meta(description="The servers: origins, or tables with `url`. Required without `discovery`."),
+    ] = ()
     balancer: Annotated[Balancer, Meta(description="Who gets the next attempt.")] = "least_request"
     timeout: Annotated[
         Duration | None,
@@ -161,6 +167,7 @@ class PoolOptions:
     least_request: LeastRequestOptions = default(default_factory=LeastRequestOptions)
     peak_ewma: PeakEwmaOptions = default(default_factory=PeakEwmaOptions)
     hash: HashOptions = default(default_factory=HashOptions)
+    discovery: DiscoveryOptions | None = None
     retry: RetryOptions = default(default_factory=RetryOptions)
     health: HealthOptions = default(default_factory=HealthOptions)
     ejection: EjectionOptions = default(default_factory=EjectionOptions)

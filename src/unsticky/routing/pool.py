@@ -64,6 +64,7 @@ class Pool:
         self.releases: deque[Lease] = deque()
         self.used = False  # it has had a call
         self.tally = Tally()
+        self.problem = ""  # why discovery fails, for errors of calls that find no endpoint
         self._events: deque[PoolEvent] = deque(maxlen=KEPT_EVENTS)
         self._places = Places(options.limits)
         self._hashed = HashPickers(options, random, self._places) if options.balancer in HASHING else None
@@ -185,6 +186,10 @@ class Pool:
         self._settle(self.clock.monotonic())
         return self._ranking, tuple(self._states.values())
 
+    def tell(self, event: PoolEvent) -> None:
+        """Something happened to the pool outside of it. Needs no lock."""
+        self._events.append(event)
+
     def drain_events(self) -> list[PoolEvent]:
         """What happened since the last time, oldest first. Needs no lock."""
         drained: list[PoolEvent] = []
@@ -205,7 +210,7 @@ class Pool:
         """
         self._settle(now)
         if not self._ranking.order:
-            raise none_left(self.name, self._states.values(), now)
+            raise none_left(self.name, self._states.values(), now, self.problem)
         places = self._places
         if limit := places.exhausted:
             raise self._overflow(limit)

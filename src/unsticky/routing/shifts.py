@@ -27,13 +27,15 @@ def shifts(before: Ranking, after: Ranking, last: Loads) -> list[PoolEvent]:
     return told
 
 
-def none_left(pool: str, states: Collection[EndpointState], now: float) -> NoHealthyEndpoint:
-    """None of `states` may be used, and why not."""
+def none_left(pool: str, states: Collection[EndpointState], now: float, problem: str = "") -> NoHealthyEndpoint:
+    """None of `states` may be used, and why not. `problem`: why there may be more that are not known."""
     text = f"pool {pool!r} has no endpoint"
     if states:
         reasons = [f"{state.endpoint.address} {condition(state, now)}" for state in islice(states, _NAMED)]
         text += f" that may be used: {', '.join(reasons)}{', ...'[: 5 * (len(states) > _NAMED)]}"
-    return NoHealthyEndpoint(text if states else f"{text}s", pool=pool)
+    else:
+        text += "s"
+    return NoHealthyEndpoint(f"{text}; {problem}" if problem else text, pool=pool)
 
 
 def overflow(pool: str, in_flight: int, limit: str) -> PoolOverflow:

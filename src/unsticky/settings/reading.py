@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Hashable, Mapping, Sequence, Set
 from dataclasses import MISSING, dataclass, field
-from typing import Final, cast
+from typing import Final, TypeVar, cast
 
 from ..errors import Problem, SettingsError
 from .environment import Variable
@@ -15,6 +15,7 @@ from .shapes import Leaf, ListOf, Shape, Table, TableOf, shape_of, suggest, tabl
 from .sources import Found
 from .tree import Settings
 
+T = TypeVar("T")
 BAD: Final = object()  # stands for a value that had a problem
 
 
@@ -25,6 +26,15 @@ def read(found: Found) -> Settings:
     if reader.problems:
         raise SettingsError(found.title, reader.problems)
     return cast(Settings, settings)
+
+
+def read_as(kind: type[T], data: Mapping[str, object]) -> T:
+    """`data` as the options class `kind`, by the same rules. Raises SettingsError with all its problems."""
+    reader = _Reader()
+    found = reader.value(shape_of(cast(Hashable, kind)), data, "")
+    if reader.problems:
+        raise SettingsError(kind.__name__, reader.problems)
+    return cast(T, found)
 
 
 @dataclass(slots=True)

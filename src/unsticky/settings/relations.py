@@ -13,6 +13,7 @@ from ..routing.hops import deadline_header
 from ..routing.maglev import is_prime
 from ..routing.options import (
     HASHING,
+    DiscoveryOptions,
     EjectionOptions,
     HashOptions,
     HealthOptions,
@@ -26,6 +27,8 @@ from ..routing.weight_options import WEIGHTED, LoadReportOptions, ReportingOptio
 from ..session.options import CookieOptions, SessionOptions
 from .shapes import quoted
 from .tree import Settings
+
+_OF_DNS = frozenset("name port scheme record host resolver nameservers minimum_ttl maximum_ttl".split())
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +172,37 @@ def _subset_is_meant(options: PoolOptions) -> Iterator[Problem]:
         yield Problem("subset_size", message)
 
 
+def _endpoints_are_known(options: PoolOptions) -> Iterator[Problem]:
+    if not options.endpoints and options.discovery is None:
+        yield Problem("endpoints", "required, but not set: expected at least one, or a discovery")
+
+
+def _discovery_is_whole(options: DiscoveryOptions) -> Iterator[Problem]:
+    for needed, type_ in (("path", "file"), ("name", "dns")):
+        if options.type == type_ and getattr(options, needed) is None:
+            yield Problem(needed, f'required with type = "{type_}", but not set')
+
+
+def _discovery_is_used(options: DiscoveryOptions) -> Iterator[Problem]:
+    """What only another type looks at."""
+    for field in fields(DiscoveryOptions):
+        belongs = "file" if field.name == "path" else "dns" if field.name in _OF_DNS else options.type
+        if options.type != belongs and getattr(options, field.name) != field.default:
+            yield Problem(field.name, f'has no effect with type = "{options.type}"')
+
+
+def _records_are_meant(options: DiscoveryOptions) -> Iterator[Problem]:
+    if options.record == "SRV" and options.port is not None:
+        yield Problem("port", 'has no effect with record = "SRV", which has ports of its own')
+    if options.resolver == "system":
+        if options.record == "SRV":
+            yield Problem("record", 'SRV needs resolver = "dns"')
+        if options.nameservers:
+            yield Problem("nameservers", 'has no effect with resolver = "system"')
+    if options.minimum_ttl > options.maximum_ttl:
+        yield Problem("minimum_ttl", f"must not be longer than maximum_ttl ({options.maximum_ttl.text})")
+
+
 def _endpoints_differ(options: PoolOptions) -> Iterator[Problem]:
     seen: dict[str, int] = {}
     for index, endpoint in enumerate(options.endpoints):
@@ -254,6 +288,13 @@ _RELATIONS: dict[type, tuple[Relation, ...]] = {
         Relation(frozenset({"timeout", "reserve"}), _reserve_fits),
         Relation(frozenset({"deadline_headers"}), _headers_differ),
     ),
+    DiscoveryOptions: (
+        Relation(frozenset({"type", "path", "name"}), _discovery_is_whole),
+        Relation(frozenset(field.name for field in fields(DiscoveryOptions)), _discovery_is_used),
+        Relation(
+            frozenset({"record", "port", "resolver", "nameservers", "minimum_ttl", "maximum_ttl"}), _records_are_meant
+        ),
+    ),
     LimitOptions: (Relation(frozenset({"maximum_in_flight", "maximum_in_flight_per_endpoint"}), _limits),),
     LoadReportOptions: (
         Relation(frozenset(field.name for field in fields(LoadReportOptions)), _reports_are_used),
@@ -269,6 +310,7 @@ _RELATIONS: dict[type, tuple[Relation, ...]] = {
         Relation(frozenset({"balancer", "locality"}), _locality_is_used),
         Relation(frozenset({"balancer", "subset_size"}), _subset_is_meant),
         Relation(frozenset({"endpoints"}), _endpoints_differ),
+        Relation(frozenset({"endpoints", "discovery"}), _endpoints_are_known),
     ),
     Settings: (Relation(frozenset({"pools"}), _matches_differ),),
     SessionOptions: (

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from ..routing.events import (
+    DiscoveryFailed,
+    DiscoveryRecovered,
     Ejected,
+    EndpointsChanged,
     FailedOver,
     HealthChanged,
     LoadShifted,
@@ -42,5 +45,11 @@ def described(event: PoolEvent) -> tuple[str, Attributes]:
             return "overflow", {"limit": limit}
         case LoadShifted(loads):
             return "load_shift", {"loads": " ".join(f"{priority}:{percent}%" for priority, percent in loads)}
+        case DiscoveryFailed(source, reason):
+            return "discovery_failed", {"source": source, "reason": reason}
+        case DiscoveryRecovered(source, seconds):
+            return "discovery_recovered", {"source": source, "seconds": seconds}
+        case EndpointsChanged(added, removed, total):
+            return "endpoints_changed", {"added": added, "removed": removed, "total": total}
         case ReportIgnored(endpoint, reason):
             return "report_ignored", {"endpoint": endpoint.address, "reason": reason}
