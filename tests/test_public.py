@@ -48,7 +48,19 @@ def test_the_documented_names_of_each_host(module: str, names: list[str]) -> Non
         assert hasattr(loaded, name)
 
 
-BLOCKED = ("flask", "werkzeug", "starlette", "httpx2", "redis", "requests", "aiohttp", "psycopg", "cryptography")
+BLOCKED = (
+    "flask",
+    "werkzeug",
+    "starlette",
+    "httpx2",
+    "redis",
+    "requests",
+    "aiohttp",
+    "psycopg",
+    "cryptography",
+    "dns",
+    "cachetools",
+)
 BLOCKER = f"""
 import sys
 class Blocker:

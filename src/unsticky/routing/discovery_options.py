@@ -52,7 +52,7 @@ class DiscoveryOptions:
         tuple[Annotated[str, NAMESERVER], ...],
         Meta(description="dns: addresses, with a port where it is not 53. Unset: those of /etc/resolv.conf."),
     ] = ()
-    minimum_ttl: Annotated[Duration, Meta(description="dns: shorter TTLs count as this.")] = Duration(1)
+    minimum_ttl: Annotated[Duration, Meta(gt=0, description="dns: shorter TTLs count as this.")] = Duration(1)
     maximum_ttl: Annotated[Duration, Meta(gt=0, description="dns: longer TTLs count as this.")] = Duration(300)
     interval: Annotated[
         Duration | None,
