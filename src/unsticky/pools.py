@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 from weakref import WeakSet
+from zoneinfo import ZoneInfo
 
 from httpx import URL, InvalidURL
 
@@ -26,6 +27,7 @@ from .routing.explain import Explained, explain
 from .routing.hashing import HashKey, parse_hash_keys
 from .routing.options import HASHING, PoolOptions
 from .routing.pool import Pool
+from .routing.rules import Rule, rules_from
 from .settings import Settings, load
 from .tables import aside
 from .telemetry.pool_metrics import reported
@@ -50,6 +52,8 @@ class Served:
     preserve: bool  # the Host header
     keys: tuple[HashKey, ...] | None  # None: the balancer does not hash
     first: FirstSet | None = None  # of endpoints that are found; None: there are others
+    rules: tuple[Rule, ...] = ()
+    matched: bool = False  # by one of `match`, not by the pool's name
 
 
 class Pools:
@@ -104,6 +108,7 @@ class Pools:
             name.lower(): Follower(self._pools[name.lower()], options, source)
             for name, (options, source) in sources.items()
         }
+        self._others: dict[tuple[str, bool], Served] = {}
         self._served = dict(self._routes())
         self._probes: Probes | None = None
         self._discoveries: Discoveries | None = None
@@ -119,12 +124,17 @@ class Pools:
             keys = parse_hash_keys(options.hash.on) if options.balancer in HASHING else None
             follower = self._followers.get(name.lower())
             first = follower.first if follower else None
-            for scheme in _PORTS:
-                served = Served(pool, options, options.host == "preserve", keys, first)
-                found.append(((scheme, pool.name, None), served))
-            for origin in options.match:
-                found.append((_origin(origin), Served(pool, options, options.host != "endpoint", keys, first)))
+            rules = rules_from(options.rules, options.limits.maximum_in_flight, ZoneInfo)
+            named = Served(pool, options, options.host == "preserve", keys, first, rules)
+            matched = Served(pool, options, options.host != "endpoint", keys, first, rules, matched=True)
+            self._others[name.lower(), False], self._others[name.lower(), True] = named, matched
+            found += [((scheme, pool.name, None), named) for scheme in _PORTS]
+            found += [(_origin(origin), matched) for origin in options.match]
         return found
+
+    def other(self, name: str, like: Served) -> Served:
+        """The pool `name`, for a call that came by a name or by an origin, as one that `like` serves did."""
+        return self._others[name, like.matched]
 
     def find(self, scheme: str, host: str, port: int | None) -> Served | None:
         """Who serves this origin; None: no pool does. `port` is None when the URL names none, or the default one.

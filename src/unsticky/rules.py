@@ -31,6 +31,11 @@ class Shorthand:
     key: str
 
 
+@dataclass(frozen=True, slots=True)
+class OneOrMore:
+    """A list that may also be written as its only item."""
+
+
 def matching(pattern: str, form: str, normal: Callable[[str], str] = str) -> Rule:
     """A rule that is a pattern alone; `form` says in words what is allowed."""
     compiled = re.compile(pattern, re.ASCII)
@@ -101,6 +106,10 @@ METRIC = matching(
     r"(?:cpu|mem|application)_utilization|(?:utilization|named_metrics)\.[A-Za-z0-9_./-]+",
     '"cpu_utilization", "mem_utilization", "application_utilization", "utilization.NAME" or "named_metrics.NAME"',
 )
+_CLOCK = r"(?:[01][0-9]|2[0-3]):[0-5][0-9]"
+CLOCK_TIMES = matching(rf"({_CLOCK})-(?!\1)(?:{_CLOCK}|24:00)", 'two different times of day such as "22:00-06:00"')
+PATTERN = matching(r"(?s:.+)", "a text that is not empty, in which * stands for any characters")
+QUERY_NAME = matching(r"(?s:.+)", "the name of a query parameter")
 HASH_KEY = matching(
     rf"path|session|query:.+|cookie:{_TOKEN}|header:{_TOKEN}|inbound-header:{_TOKEN}",
     '"path", "query:NAME", "header:NAME", "cookie:NAME", "inbound-header:NAME" or "session"',

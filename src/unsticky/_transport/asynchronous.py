@@ -18,6 +18,7 @@ from .library import Library
 from .streams import Guard, OpenBody, end
 from .sync import ServerNames, inner_transport
 from .unobserved import to_the_end
+from .ways import Way, chosen
 
 
 class AsyncDriver:
@@ -49,7 +50,8 @@ class AsyncDriver:
         served = self._pools.find(request.url.scheme, request.url.host, request.url.port)
         if served is None:
             return await (await self._transport(request)).handle_async_request(request)
-        outcome = await self._drive(request, served)
+        way = chosen(self._pools, served, request) if served.rules else None
+        outcome = await self._drive(request, served, way)
         response: Any = outcome.response
         if response.is_closed:  # a transport of the caller's own may answer with what is read already
             outcome.attempt.lease.release()
@@ -59,11 +61,11 @@ class AsyncDriver:
             response.stream = self.library.async_stream(body, dropped, *self._guards())
         return response
 
-    async def _drive(self, request: Any, served: Served) -> Outcome:
-        exchange = Exchange(self.library, served, request, above=traced_above(self, "handle_async_request"))
+    async def _drive(self, request: Any, served: Served, way: Way | None) -> Outcome:
+        exchange = Exchange(self.library, served, request, way, above=traced_above(self, "handle_async_request"))
         try:
-            if served.first is not None and served.first.pending:
-                await served.first.wait_async(exchange.deadline)
+            if (first := exchange.served.first) is not None and first.pending:
+                await first.wait_async(exchange.deadline)
             command = exchange.step(None)
             while isinstance(command, (Send, Wait)):
                 outcome = await self._send(exchange, command.attempt) if isinstance(command, Send) else None

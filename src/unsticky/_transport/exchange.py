@@ -13,6 +13,7 @@ from ..context import Arrival, current_arrival
 from ..errors import DeadlineExceeded, RoutingError
 from ..pools import Served
 from ..routing.call import Attempt, Call, Outcome, Send, Wait, authority
+from ..routing.classify import call_failed
 from ..routing.flow import route
 from ..routing.hashing import hash_text
 from ..routing.hops import OFF, attempt_text, deadline_header
@@ -24,6 +25,7 @@ from ..telemetry.pool_events import report
 from .hashed import HashedRequest
 from .library import Library
 from .progress import Progress
+from .ways import Way
 
 _RESEND = "unsticky.resend_count"  # in request.extensions, which httpx copies into the request of a redirect
 
@@ -75,11 +77,14 @@ class Exchange:
 
     __slots__ = (
         "_attempts", "_flow", "_last", "_limit", "_resends", "above", "arrival", "deadline", "headers", "host",
-        "library", "pool", "request", "served",
+        "library", "pool", "request", "served", "way",
     )  # fmt: skip
 
-    def __init__(self, library: Library, served: Served, request: Any, *, above: bool) -> None:
+    def __init__(self, library: Library, served: Served, request: Any, way: Way | None = None, *, above: bool) -> None:
+        """`way`: where the call goes if that is not simply over `served`."""
         self.library = library
+        self.way = way
+        served = served if way is None else way.served
         self.pool = served.pool
         self.request = request
         self.above = above  # an instrumentation above us has a span already
@@ -98,6 +103,8 @@ class Exchange:
         served, request = self.served, self.request
         timeout = served.options.timeout if options.timeout is None else options.timeout
         deadline = None if timeout is None else self.pool.clock.monotonic() + timeout
+        if self.way is not None and self.way.until is not None:
+            deadline = min(self.way.until, inf if deadline is None else deadline)
         replayable = self.library.replayable(request.stream)
         if self.arrival is not None:
             deadline = self._within(self.arrival, deadline)
@@ -109,6 +116,7 @@ class Exchange:
             key=self._key(options.hash_key),
             deadline=deadline,
             retry=options.retry,
+            prefer=None if self.way is None else self.way.prefer,
             idempotent=self._idempotent(served.options.retry) if options.idempotent is None else options.idempotent,
         )
 
@@ -166,6 +174,8 @@ class Exchange:
     def end(self, end: Outcome | RoutingError) -> Outcome:
         """The outcome with the response, or raise what the caller shall see."""
         last = self._last
+        if self.pool.error_rates:
+            self._rate(end)
         if self._limit is not None:
             end = self._by_inbound(self._limit, end)
         if isinstance(end, RoutingError):
@@ -179,7 +189,14 @@ class Exchange:
             "endpoint": end.attempt.endpoint.address,
             "attempts": self._attempts,
         }
+        if self.way is not None and self.way.rule is not None:
+            response.extensions["unsticky"]["rule"] = self.way.rule
         return end
+
+    def _rate(self, end: Outcome | RoutingError) -> None:
+        """Count the call for the rules that look at the pool's error rate."""
+        with self.pool.lock:
+            self.pool.ended(failed=isinstance(end, RoutingError) or call_failed(end))
 
     def _by_inbound(self, limit: float, end: Outcome | RoutingError) -> Outcome | RoutingError:
         """Say so, if the call failed because the inbound request left it no more time."""
@@ -209,7 +226,14 @@ class Hop:
         kept = exchange.host
         host = _authority(attempt.endpoint.url, attempt.endpoint.host) if kept is None else kept
         self.span = otel.start_attempt(
-            otel.Traced(exchange.pool.name, request.method, text if kept is None else str(request.url), host, resend),
+            otel.Traced(
+                exchange.pool.name,
+                request.method,
+                text if kept is None else str(request.url),
+                host,
+                resend,
+                None if exchange.way is None else exchange.way.rule,
+            ),
             attempt.endpoint,
             exchange.pool.clock,
             above=exchange.above,

@@ -17,6 +17,7 @@ from ..worker import Hold, in_forked_children, worker
 from .exchange import Exchange
 from .library import Library
 from .streams import OpenBody
+from .ways import Way, chosen
 
 
 class SyncDriver:
@@ -49,7 +50,8 @@ class SyncDriver:
         served = self._pools.find(request.url.scheme, request.url.host, request.url.port)
         if served is None:
             return self._transport(request).handle_request(request)
-        outcome = self._drive(request, served)
+        way = chosen(self._pools, served, request) if served.rules else None
+        outcome = self._drive(request, served, way)
         response: Any = outcome.response
         if response.is_closed:  # a transport of the caller's own may answer with what is read already
             outcome.attempt.lease.release()
@@ -59,11 +61,11 @@ class SyncDriver:
             response.stream = self.library.stream(body, self._bodies.dropped)
         return response
 
-    def _drive(self, request: Any, served: Served) -> Outcome:
-        exchange = Exchange(self.library, served, request, above=traced_above(self, "handle_request"))
+    def _drive(self, request: Any, served: Served, way: Way | None) -> Outcome:
+        exchange = Exchange(self.library, served, request, way, above=traced_above(self, "handle_request"))
         try:
-            if served.first is not None and served.first.pending:
-                served.first.wait(exchange.deadline)
+            if (first := exchange.served.first) is not None and first.pending:
+                first.wait(exchange.deadline)
             command = exchange.step(None)
             while isinstance(command, (Send, Wait)):
                 outcome = self._send(exchange, command.attempt) if isinstance(command, Send) else None

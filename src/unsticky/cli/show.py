@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import fields
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, fields, is_dataclass
 
 import msgspec
 
-from ..routing.options import EndpointOptions
+from ..routing.options import EndpointOptions, HashKeyOptions
 from ..settings import Found, Settings
 from ..settings.environment import Variable
 from ..settings.schema import plain
@@ -34,7 +34,7 @@ def _table(options: object, given: object, source: str, path: str) -> Iterator[s
         if name not in below:
             yield from _value(name, value, _origin(given, name, source))
     for name, value in below.items():
-        key = name if name.replace("_", "").replace("-", "").isalnum() else f'"{name}"'
+        key = _key(name)
         inner = _given(given, name)
         if isinstance(inner, Variable):
             yield f"# {inner.name} sets this table:"
@@ -44,21 +44,35 @@ def _table(options: object, given: object, source: str, path: str) -> Iterator[s
 def _value(name: str, value: object, origin: str) -> Iterator[str]:
     if value is None:
         yield _with(f"# {name} is not set", "")
-    elif isinstance(value, tuple) and value and isinstance(value[0], EndpointOptions):
+    elif isinstance(value, tuple) and value and is_dataclass(value[0]):
         yield _with(f"{name} = [", origin)
-        yield from (f"    {_endpoint(endpoint)}," for endpoint in value)
+        yield from (f"    {_inline(item)}," for item in value)
         yield "]"
     else:
         yield _with(f"{name} = {_text(plain(value))}", origin)
 
 
-def _endpoint(endpoint: EndpointOptions) -> str:
-    """As short as a person would write it."""
-    values = {f.name: getattr(endpoint, f.name) for f in fields(endpoint)}
-    told = {f.name: values[f.name] for f in fields(endpoint) if values[f.name] != f.default}
-    if told.keys() == {"url"}:
-        return _text(endpoint.url)
-    return "{ " + ", ".join(f"{name} = {_text(value)}" for name, value in told.items()) + " }"
+def _inline(value: object) -> str:
+    """A value within a line; a table as short as a person would write it."""
+    if not (is_dataclass(value) or isinstance(value, Mapping)):
+        return _text(plain(value))
+    told = _told(value)
+    if len(told) == 1 and isinstance(value, EndpointOptions | HashKeyOptions):
+        return _inline(*told.values())
+    return "{ " + ", ".join(f"{_key(name)} = {_inline(inner)}" for name, inner in told.items()) + " }"
+
+
+def _told(table: object) -> Mapping[str, object]:
+    """Of options, what differs from the defaults."""
+    if isinstance(table, Mapping):
+        return table
+    assert is_dataclass(table)
+    defaults = {f.name: f.default if f.default_factory is MISSING else f.default_factory() for f in fields(table)}
+    return {name: getattr(table, name) for name in defaults if getattr(table, name) != defaults[name]}
+
+
+def _key(name: str) -> str:
+    return name if name.replace("_", "").replace("-", "").isalnum() else _text(name)
 
 
 def _text(value: object) -> str:

@@ -13,8 +13,11 @@ from math import inf
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from ..errors import FailedAttempt
+
 if TYPE_CHECKING:
     from .endpoint import EndpointState
+    from .rules import Preference
 
 MAXIMUM_WEIGHT = 65535
 _PORTS = {"http": 80, "https": 443}
@@ -85,6 +88,7 @@ class Call:
     attempt_timeout: float | None = None  # seconds; None: as the pool's options say
     retry: bool = True  # False: one attempt only
     idempotent: bool | None = None  # may it be done twice? None: as its method says
+    prefer: Preference | None = None  # what a rule said about it
 
 
 class Failure(Enum):
@@ -158,3 +162,4 @@ class Outcome:
     failure: Failure | None = None
     error: BaseException | None = None
     response: object = None  # the driver's own; the flow never looks inside
+    failed: tuple[FailedAttempt, ...] = ()  # of the last one, if it is no success: all attempts of the call

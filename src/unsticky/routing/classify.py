@@ -85,6 +85,13 @@ def reason(outcome: Outcome) -> str:
     return f"{_WORDS[outcome.failure]}{error}"
 
 
+def call_failed(end: Outcome) -> bool:
+    """Did a call that ended so fail, through no fault of its own? By 5xx, but for 501, too."""
+    if end.failure is not None:
+        return end.failure not in (Failure.CANCELLED, Failure.LOCAL)
+    return end.status is not None and end.status >= 500 and end.status != 501
+
+
 def kind(outcome: Outcome) -> str:
     """The failure, or the status, in one word that is one of few: for counts."""
     return str(outcome.status) if outcome.failure is None else outcome.failure.value

@@ -111,6 +111,7 @@ class _Trip:
 
     def end(self, lease: Lease, outcome: Outcome, now: float) -> Outcome:
         """The last attempt was no success: give what there is."""
+        outcome.failed = tuple(self.failed)
         if outcome.failure is None:
             return outcome
         lease.release()
@@ -135,7 +136,7 @@ class _Trip:
 
     def _lease(self, now: float) -> Lease:
         try:
-            return self.pool.lease(self.call.key, self.tried, now)
+            return self.pool.lease(self.call.key, self.tried, now, self.call.prefer)
         except (NoHealthyEndpoint, PoolOverflow) as error:
             if not self.failed:
                 raise

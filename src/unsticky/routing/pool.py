@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from random import Random
 
@@ -15,6 +15,7 @@ from .call import Endpoint, Lease
 from .classify import Verdict
 from .eligibility import Group, Ranking, Rules, Tier, by_priority, choice, rank_levels, renewed
 from .endpoint import EndpointState, EndpointStatus, endpoint_from, status
+from .error_rate import ErrorRate
 from .events import HealthChanged, Overflowed, PoolEvent
 from .hashed import Build, HashPickers
 from .health import CheckResult, observe_check
@@ -23,7 +24,9 @@ from .options import HASHING, PoolOptions
 from .outliers import Outliers
 from .peak_ewma import observe, observe_failure
 from .picker import Picker, picker_for
-from .shifts import Loads, none_left, overflow, shifts
+from .preference import preferred
+from .rules import Preference, windows
+from .shifts import Loads, none_left, not_there, overflow, shifts
 from .subset import place, watched
 from .tally import Tally
 from .weights import Weighing
@@ -65,6 +68,7 @@ class Pool:
         self.used = False  # it has had a call
         self.tally = Tally()
         self.problem = ""  # why discovery fails, for errors of calls that find no endpoint
+        self.error_rates = {length: ErrorRate(length, clock.monotonic()) for length in windows(options.rules)}
         self._events: deque[PoolEvent] = deque(maxlen=KEPT_EVENTS)
         self._places = Places(options.limits)
         self._hashed = HashPickers(options, random, self._places) if options.balancer in HASHING else None
@@ -181,6 +185,17 @@ class Pool:
         self._settle(self.clock.monotonic())
         return self._places.in_flight
 
+    def fit_percent(self) -> float:
+        """How many of the endpoints are healthy, not ejected and not draining."""
+        self._settle(self.clock.monotonic())
+        return 100 * len(self._ranking.fit) / len(self._states) if self._states else 0.0
+
+    def ended(self, *, failed: bool) -> None:
+        """A call of the pool's own is over. Wanted only where there are `error_rates`."""
+        now = self.clock.monotonic()
+        for rate in self.error_rates.values():
+            rate.observe(failed, now)
+
     def ranking(self) -> tuple[Ranking, tuple[EndpointState, ...]]:
         """Who gets calls now, and all states, for `routing.explain`."""
         self._settle(self.clock.monotonic())
@@ -202,11 +217,11 @@ class Pool:
 
     # What the flow does -------------------------------------------------
 
-    def lease(self, key: int | None, tried: list[EndpointState], now: float) -> Lease:
+    def lease(self, key: int | None, tried: list[EndpointState], now: float, prefer: Preference | None = None) -> Lease:
         """A place on the endpoint that a call which used `tried` so far should use next; adds it there.
 
         Raises NoHealthyEndpoint when the pool is empty, all drain, or `panic_threshold` is 0 and none is fit, and
-        PoolOverflow when a limit is reached.
+        PoolOverflow when a limit is reached. `prefer`: what a rule said.
         """
         self._settle(now)
         if not self._ranking.order:
@@ -214,11 +229,13 @@ class Pool:
         places = self._places
         if limit := places.exhausted:
             raise self._overflow(limit)
-        tier, excluded = choice(self._ranking.order, tried) if tried else (self._drawn(key), ())
-        states = tier.states
-        state = states[0] if len(states) == 1 else self._picker(tier).pick(states, key, excluded, now)
-        if places.full and state in places.full:
-            state = self._with_place(tier, key, tried, now)
+        state = None if prefer is None else self._preferred(prefer, key, tried, now)
+        if state is None:
+            tier, excluded = choice(self._ranking.order, tried) if tried else (self._drawn(key), ())
+            states = tier.states
+            state = states[0] if len(states) == 1 else self._picker(tier).pick(states, key, excluded, now)
+            if places.full and state in places.full:
+                state = self._with_place(tier, key, tried, now)
         places.take(state)
         self.used = True
         self.tally.picks[state.endpoint.address] += 1
@@ -254,6 +271,19 @@ class Pool:
             return first[0]
         point = self.random.random() if key is None or not self._hashed else key % 100 / 100
         return first[bisect(sums, point * sums[-1], 0, len(sums) - 1)]
+
+    def _preferred(
+        self, prefer: Preference, key: int | None, tried: Sequence[EndpointState], now: float
+    ) -> EndpointState | None:
+        """The endpoint that a rule wants, or None: any will do."""
+
+        def pick(tier: Tier, excluded: Collection[EndpointState]) -> EndpointState:
+            return self._picker(tier).pick(tier.states, key, excluded, now)
+
+        state, full = preferred(prefer, self._ranking, self._states, tried, self._places.full, pick)
+        if state is None and prefer.only:
+            raise self._overflow("maximum_in_flight_per_endpoint") if full else not_there(self.name)
+        return state
 
     def _with_place(self, tier: Tier, key: int | None, tried: Sequence[EndpointState], now: float) -> EndpointState:
         """Another than the one that was picked and is full. The next on the ring, for a key; fit, if there are any."""

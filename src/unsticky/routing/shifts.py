@@ -38,6 +38,11 @@ def none_left(pool: str, states: Collection[EndpointState], now: float, problem:
     return NoHealthyEndpoint(f"{text}; {problem}" if problem else text, pool=pool)
 
 
+def not_there(pool: str) -> NoHealthyEndpoint:
+    """A rule lets a call go to one place only, and nothing there may be used."""
+    return NoHealthyEndpoint(f"pool {pool!r} has no endpoint that a rule with `only` leaves to the call", pool=pool)
+
+
 def overflow(pool: str, in_flight: int, limit: str) -> PoolOverflow:
     """As many calls are in flight as `limit` allows."""
     return PoolOverflow(f"pool {pool!r}: {in_flight} calls are in flight, limits.{limit} is reached", pool=pool)

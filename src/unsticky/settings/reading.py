@@ -67,6 +67,9 @@ class _Reader:
             return self.refuse(path, str(error))
 
     def items(self, shape: ListOf, raw: object, path: str) -> object:
+        if shape.single and isinstance(raw, str):
+            value = self.value(shape.item, raw, path)
+            return BAD if value is BAD else shape.build((value,))
         if isinstance(raw, str | bytes) or not isinstance(raw, Sequence | Set):
             return self.refuse(path, f"expected a list, got {shown(raw)}")
         if shape.nonempty and not raw:
@@ -90,7 +93,7 @@ class _Reader:
         try:
             key = shape.key.read(str(name))
         except ValueError as error:
-            self.refuse(path, f"a name here must be a host name: {error}")
+            self.refuse(path, f"a name here must be {str(error).removeprefix('expected ')}")
             return None
         if key in taken:
             self.refuse(path, f'the same name as "{key}": case does not tell names apart')
@@ -132,7 +135,7 @@ class _Reader:
         for relation in relations_of(options):
             if not bad & relation.fields:
                 for problem in relation.check(options):
-                    self.refuse(f"{path}.{problem.path}".lstrip("."), problem.message)
+                    self.refuse(f"{path}.{problem.path}".strip("."), problem.message)
         return options
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ..errors import Problem
+from ..routing.failover_options import RuleOptions, WhenOptions
 from ..routing.hop_options import InboundOptions
 from ..routing.hops import deadline_header
 from ..routing.maglev import is_prime
@@ -25,6 +26,7 @@ from ..routing.options import (
 )
 from ..routing.weight_options import WEIGHTED, LoadReportOptions, ReportingOptions, SlowStartOptions
 from ..session.options import CookieOptions, SessionOptions
+from . import failover_relations as failover
 from .shapes import quoted
 from .tree import Settings
 
@@ -311,8 +313,17 @@ _RELATIONS: dict[type, tuple[Relation, ...]] = {
         Relation(frozenset({"balancer", "subset_size"}), _subset_is_meant),
         Relation(frozenset({"endpoints"}), _endpoints_differ),
         Relation(frozenset({"endpoints", "discovery"}), _endpoints_are_known),
+        Relation(frozenset({"endpoints", "rules", "limits"}), failover.targets_exist),
     ),
-    Settings: (Relation(frozenset({"pools"}), _matches_differ),),
+    RuleOptions: (Relation(frozenset({"use_pool", "use_priority", "use_endpoint", "only"}), failover.one_action),),
+    WhenOptions: (
+        Relation(failover.WHEN, failover.condition_is_given),
+        Relation(frozenset({"between", "weekdays", "timezone"}), failover.zone_exists),
+    ),
+    Settings: (
+        Relation(frozenset({"pools"}), _matches_differ),
+        Relation(frozenset({"pools"}), lambda settings: failover.pools_exist(settings.pools)),
+    ),
     SessionOptions: (
         Relation(frozenset({"touch_interval", "idle_timeout"}), _touch),
         Relation(frozenset({"migrate_flask_session", "migrate_until"}), _migration),

@@ -71,8 +71,9 @@ def _shape(shape: Shape, tables: dict[str, Any]) -> dict[str, Any]:
         case Leaf():
             return _leaf(shape)
         case ListOf():
-            kind = {"type": "array", "items": _shape(shape.item, tables)}
-            return kind | ({"minItems": 1} if shape.nonempty else {})
+            item = _shape(shape.item, tables)
+            kind = {"type": "array", "items": item} | ({"minItems": 1} if shape.nonempty else {})
+            return {"anyOf": [item, kind]} if shape.single else kind
         case TableOf():
             names = {"propertyNames": {"pattern": shape.key.pattern}}
             return {"type": "object", **names, "additionalProperties": _shape(shape.value, tables)}

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 from msgspec import Meta
 
-from ..rules import Rule, Shorthand
+from ..rules import OneOrMore, Rule, Shorthand
 from ..scalars import DURATION_FORM, MOMENT_FORM, Duration, Moment, Secret, StoreURL
 
 
@@ -64,6 +64,7 @@ class ListOf:
     item: Shape
     build: Callable[[Iterable[object]], object]
     nonempty: bool
+    single: bool = False  # one item may stand for the list of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +107,8 @@ def shape_of(type_: Any, metadata: tuple[object, ...] = ()) -> Shape:
         [inner] = [arg for arg in args if arg is not types.NoneType]
         return shape_of(inner, metadata)
     if origin in (tuple, frozenset):
-        return ListOf(shape_of(args[0]), origin, bool(_bound(metadata, "min_length")))
+        single = any(isinstance(item, OneOrMore) for item in metadata)
+        return ListOf(shape_of(args[0]), origin, bool(_bound(metadata, "min_length")), single)
     if origin is Mapping:
         [rule] = [item for item in get_args(args[0])[1:] if isinstance(item, Rule)]
         return TableOf(rule, shape_of(args[1]))

@@ -66,6 +66,7 @@ class Traced:
     url: str
     host: str
     resend_count: int  # 0 for the first time that this request is sent
+    rule: str | None = None  # the rule that sent the call there
 
 
 class AttemptSpan:
@@ -154,6 +155,8 @@ class AttemptEvent(Untraced):
         self._attributes: Attributes = {"unsticky.pool": traced.pool, "unsticky.endpoint": endpoint.address}
         if traced.resend_count:
             self._attributes["http.request.resend_count"] = traced.resend_count
+        if traced.rule is not None:
+            self._attributes["unsticky.rule"] = traced.rule
         if getattr(span, "kind", None) is SpanKind.CLIENT:  # else that instrumentation left this URL out
             span.set_attribute("unsticky.pool", traced.pool)
 
@@ -286,6 +289,8 @@ def _attributes(traced: Traced, endpoint: Endpoint) -> tuple[Attributes, Attribu
     }
     if traced.resend_count:
         span["http.request.resend_count"] = traced.resend_count
+    if traced.rule is not None:
+        span["unsticky.rule"] = traced.rule
     if method == "_OTHER":
         span["http.request.method_original"] = traced.method
     if endpoint.priority:
