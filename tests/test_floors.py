@@ -16,6 +16,7 @@ FLOORS = {
     "context": GROUND,
     "rules": GROUND,
     "scalars": GROUND,
+    "local": GROUND,
     "session": DECISIONS,
     "routing": DECISIONS,
     "settings": WORLD,
@@ -45,6 +46,7 @@ FLOORS = {
     "__main__": PEOPLE,
     "cli": PEOPLE,
     "testing": PEOPLE,
+    "statelessness": HOSTS,
 }
 PURE_IMPORTS = frozenset(
     ("__future__ abc array base64 binascii bisect collections contextlib dataclasses datetime decimal email enum "

@@ -30,6 +30,7 @@ from .errors import (
     StoreError,
     UnstickyError,
 )
+from .local import replica_local
 
 if TYPE_CHECKING:
     from .pools import Pools
@@ -62,6 +63,7 @@ __all__ = [
     "StoreError",
     "UnstickyError",
     "__version__",
+    "replica_local",
 ]
 
 # Imported when they are asked for: who only wants a session, or the command line, need not load an HTTP client.

@@ -1,6 +1,8 @@
 """All errors of unsticky.
 
     UnstickyError
+    ├── CheckError                `unsticky check` can not be done: no such app, or it does not start
+    │   └── ScriptError           its requests are wrong
     ├── SettingsError             settings are wrong; every problem of the source is listed
     ├── DiscoveryError            where a pool's endpoints come from could not tell them
     ├── StoreError                a session store could not answer (never: "not found")
@@ -44,6 +46,14 @@ class Problem:
 
     def __str__(self) -> str:
         return f"{self.path}: {self.message}" if self.path else self.message
+
+
+class CheckError(UnstickyError):
+    """`unsticky check` can not be done: the app can not be imported or started. The message says why."""
+
+
+class ScriptError(CheckError):
+    """The requests of `unsticky check` are wrong; the message names the place and what is expected."""
 
 
 class SettingsError(UnstickyError):

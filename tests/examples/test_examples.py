@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Generator
@@ -140,3 +141,58 @@ def test_the_settings_of_the_examples(kind: str) -> None:
     done = subprocess.run(command, cwd=EXAMPLES, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert "pool catalog: 3 endpoints, round_robin, 3 attempts, timeout 3s, health /healthz" in done.stdout
+
+
+FLOWS = """
+SCRIPT = [
+    ("PUT", "/api/cart/tea", {"json": {"quantity": 2}}),
+    ("GET", "/api/cart"),
+    ("POST", "/login", {"form": {"user": "ann"}}),
+    ("GET", "/"),
+    ("POST", "/checkout"),
+    ("GET", "/"),
+    ("POST", "/logout"),
+    ("GET", "/api/cart"),
+]
+"""
+SESSIONS = {"flask": "session", "starlette": "request.session"}
+
+
+def check(kind: str, folder: Path, catalog: str) -> subprocess.CompletedProcess[str]:
+    """`unsticky check` of the shop in `folder`, over an upstream that runs."""
+    (folder / "flows.py").write_text(FLOWS)
+    settings = {"UNSTICKY_POOLS__CATALOG__ENDPOINTS": f'["{catalog}"]', "UNSTICKY_POOLS__CATALOG__HEALTH__PATH": "/"}
+    settings["REPLICA"] = "one of the shop's"  # the pages name it; else they would differ, and rightly be found
+    command = [
+        sys.executable,
+        "-m",
+        "unsticky",
+        "check",
+        "app:app",
+        "--script",
+        "flows.py",
+        "--ignore",
+        "header x-replica",
+    ]
+    return subprocess.run(
+        command, cwd=folder, env={**clean_environment(""), **settings}, capture_output=True, text=True
+    )
+
+
+@pytest.mark.parametrize("kind", SHOPS)
+def test_the_shop_keeps_nothing_to_itself_and_a_leaky_one_is_caught(kind: str, tmp_path: Path) -> None:
+    folder = tmp_path / "shop"
+    shutil.copytree(EXAMPLES / f"{kind}_app", folder)
+    with Servers(tmp_path, clean_environment("")) as servers:
+        catalog = start_catalogs(servers, 1)[0]
+        clean = check(kind, folder, catalog.url)
+        assert clean.returncode == 0, clean.stdout + clean.stderr
+        source = (folder / "app.py").read_text()
+        for verb in ("get", "setdefault"):
+            used = f'{SESSIONS[kind]}.{verb}("cart", {{}})'
+            assert used in source
+            source = source.replace(used, "CARTS")
+        (folder / "app.py").write_text(f"{source}\n\nCARTS: dict[str, int] = {{}}\n")
+        caught = check(kind, folder, catalog.url)
+        assert caught.returncode == 1, caught.stdout + caught.stderr
+        assert "suspect: app:CARTS (app.py:" in caught.stdout

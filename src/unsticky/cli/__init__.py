@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from .. import __version__
-from . import sessions, settings
+from . import check, sessions, settings
 
 EXAMPLES = """\
 examples:
@@ -19,6 +19,7 @@ examples:
   unsticky sessions list --owner 42         where is this user logged in?
   unsticky sessions revoke --owner 42       log them out everywhere
   unsticky sessions stats                   how many sessions are there, how old, how large?
+  unsticky check shop:app --script flows.py     does any state stay behind in a replica?
 """
 
 
@@ -58,4 +59,5 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     settings.add_to(commands)
     sessions.add_to(commands)
+    check.add_to(commands)
     return parser

@@ -1,0 +1,101 @@
+"""``unsticky check``: does any replica answer any request the same?"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..clock import SystemClock
+from ..errors import CheckError
+from .progress import Progress
+
+if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+_MANY: dict[str, Any] = {"action": "append", "default": []}
+EXAMPLES = """\
+The script's requests are sent to one replica, then to a fresh one for each request (amnesia), then reads to all of
+them (broadcast), each time over an empty store. What changes with the replica, the app kept in the process.
+
+A script is a Python file:
+
+  SCRIPT = [
+      ("POST", "/login", {"form": {"user": "ann"}}),          # or {"json": ...}, {"headers": ...}, {"file": [...]}
+      ("GET", "/cart"),
+      ("POST", "/pay", lambda seen: {"headers": {"x-csrf": seen[0].json()["csrf"]}}),
+  ]
+
+Cookies are kept as a browser keeps them. Sessions of unsticky go to a store of the check's own. Databases of your own
+are what all replicas share: empty them with --reset, and name files that all replicas see with --shared.
+
+exit status: 0 no counter-example, 1 proven (or suspected, with --strict), 2 the check could not be done
+
+examples:
+  unsticky check shop:app --script flows.py
+  unsticky check shop:app --script recording.har --reset shop.testing:empty_database
+  unsticky check shop:app --script openapi --json report.json
+  unsticky check "shop:create_app()" --script flows.py --shared ./uploads --strict
+"""
+
+
+_ARGUMENTS: dict[str, dict[str, Any]] = {
+    "app": {"metavar": "APP", "help": '"module:attribute" of a WSGI or ASGI app, or of a factory with ()'},
+    "--script": {"metavar": "FILE", "required": True, "help": 'requests: .py, .har, OpenAPI .json, or "openapi"'},
+    "--replicas": {"metavar": "N", "type": int, "choices": range(2, 17), "default": 3, "help": "2 to 16 boots (3)"},
+    "--reset": {"metavar": "MODULE:FUNCTION", "default": "", "help": "empties your databases before each run"},
+    "--shared": {**_MANY, "metavar": "PATH", "help": "a path that all replicas see"},
+    "--package": {**_MANY, "metavar": "NAME", "help": "whose variables are named (APP's own)"},
+    "--allow": {**_MANY, "metavar": "PATTERN", "help": 'variables that may differ, such as "shop.metrics:*"'},
+    "--ignore": {**_MANY, "metavar": "PATTERN", "help": 'what may differ in responses, such as "header x-replica"'},
+    "--isolate": {"choices": ("auto", "ns", "swap", "none"), "default": "auto", "help": "how disks are kept apart"},
+    "--timeout": {"metavar": "SECONDS", "type": float, "default": 10.0, "help": "for one request (10)"},
+    "--keep-store": {"action": "store_true", "help": "leave sessions where the settings say; --reset empties them"},
+    "--strict": {"action": "store_true", "help": "fail on suspects, too"},
+    "--verbose": {"action": "store_true", "help": "print what is only worth knowing, too"},
+    "--json": {"metavar": "FILE", "help": "write the report as JSON; - is standard output, and nothing else there"},
+}
+
+
+def add_to(commands: Commands) -> None:
+    """Add ``check``."""
+    does = "prove that no state stays behind in a replica, by replay"
+    parser = commands.add_parser(
+        "check", help=does, description=f"{does.capitalize()}.", epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    for name, more in _ARGUMENTS.items():
+        parser.add_argument(name, **more)
+    parser.set_defaults(run=check)
+
+
+def check(options: argparse.Namespace) -> int:
+    from ..statelessness import report  # not for those who ask for something else
+    from ..statelessness.check import Plan
+    from ..statelessness.check import check as checked_app
+    from ..statelessness.findings import Verdict
+
+    plan = Plan(
+        app=options.app, script=options.script, replicas=options.replicas, isolation=options.isolate,
+        shared=tuple(options.shared), packages=tuple(options.package), allow=tuple(options.allow),
+        ignore=tuple(options.ignore), reset=options.reset, timeout=options.timeout, keep_store=options.keep_store,
+    )  # fmt: skip
+    progress = Progress("request", "sent")
+    try:
+        with progress:
+            found = checked_app(plan, SystemClock(), asked=progress.add)
+    except CheckError as error:
+        print(f"unsticky check: {error}", file=sys.stderr)
+        return 2
+    if options.json:
+        text = json.dumps(report.document(found), indent=2, ensure_ascii=False)
+        if options.json == "-":
+            print(text)
+        else:
+            Path(options.json).write_text(f"{text}\n", encoding="utf-8")
+    if options.json != "-":
+        print("\n".join(report.lines(found, everything=options.verbose)))
+    failed = found.of(Verdict.PROVEN) or (options.strict and found.of(Verdict.SUSPECT))
+    return 1 if failed else 0

@@ -1,0 +1,214 @@
+"""The whole of a check: boots, controls, experiments, and what is to be said of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from ..clock import Clock
+from ..errors import CheckError
+from . import findings, schedules, script, walk
+from .findings import Finding, Suspect, Verdict
+from .fleet import Fleet
+from .oracle import Comparison, Difference, compare
+from .responses import Path, Response
+from .runs import Ran, Runner
+from .schedules import Schedule
+from .step import Step
+
+_MOST_CONFIRMING = 40  # requests that are sent again to interpreters of their own
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What to check, and how."""
+
+    app: str  # "module:attribute"
+    script: str  # a file, or "openapi"
+    replicas: int = 3
+    isolation: str = "auto"
+    shared: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()
+    allow: tuple[str, ...] = ()  # patterns of variables
+    ignore: tuple[str, ...] = ()  # patterns of leaves, such as "header x-replica"
+    reset: str = ""
+    timeout: float = 10.0  # seconds for one request
+    keep_store: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """The result."""
+
+    plan: Plan
+    kind: str  # asgi or wsgi
+    requests: int
+    schedules: tuple[str, ...]
+    isolation: str
+    notes: tuple[str, ...]
+    findings: tuple[Finding, ...]
+    seconds: float
+
+    def of(self, verdict: Verdict) -> tuple[Finding, ...]:
+        return tuple(finding for finding in self.findings if finding.verdict is verdict)
+
+
+@dataclass(slots=True)
+class _Check:
+    """One check under way."""
+
+    plan: Plan
+    fleet: Fleet
+    steps: tuple[Step, ...]
+    runner: Runner
+    told: Callable[[str], None]
+    notes: list[str] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+
+    def findings(self) -> list[Finding]:
+        every = range(len(self.steps))
+        boots = self.plan.replicas
+        boot_values = self._boot_values()
+        control = self._run("control", schedules.control(every, 0), watched=True)
+        self._alive(control)
+        again = self._run("control on another boot", schedules.control(every, 1))
+        name, make = ("amnesia", schedules.amnesia) if self.fleet.forks else ("rotate", schedules.rotate)
+        found = self._experiment(name, make(every, boots), control, again, boot_values)
+        longer = schedules.expanded(self.steps, boots)
+        control = self._run("control, reads repeated", schedules.control(longer, 0), watched=True)
+        again = self._run("the same on another boot", schedules.control(longer, 1))
+        found += self._experiment("broadcast", schedules.broadcast(longer, boots), control, again, boot_values)
+        found = _each_request_once(found)
+        found += findings.suspected(control, self.steps, found, self.plan.allow)
+        found += findings.files(control, self.steps, found)
+        return found
+
+    def _experiment(
+        self,
+        name: str,
+        schedule: Schedule,
+        control: Sequence[Ran],
+        again: Sequence[Ran],
+        boot_values: Sequence[Suspect],
+    ) -> list[Finding]:
+        self.names.append(name)
+        controls = _responses(control), _responses(again)
+        comparison = compare(*controls, _responses(self._run(name, schedule)))
+        if comparison.differences:
+            comparison = self._confirmed(name, schedule, controls, comparison)
+        found = findings.proven(name, comparison, self.steps, control, boot_values, self.plan.ignore)
+        return findings.without(found, self.plan.allow) + findings.inconclusive(name, comparison, self.steps, control)
+
+    def _confirmed(
+        self,
+        name: str,
+        schedule: Schedule,
+        controls: tuple[list[Response], list[Response]],
+        comparison: Comparison,
+    ) -> Comparison:
+        """Without chance, and without what only a fork does.
+
+        Small random numbers repeat by chance: two more controls and the same experiment once more must agree. Two forks
+        begin with the same random numbers, and with connections in common, which two processes do not.
+        """
+        count = max(one.turn for one in comparison.differences) + 1
+        steps = [turn.step for turn in schedule[:count]]
+        first, second = controls[0][:count], controls[1][:count]
+        places = _places(comparison)
+        for boot in (self.plan.replicas - 1, 0):
+            other = _responses(self._run(f"{name}, another control", schedules.control(steps, boot)))
+            places -= _places(compare(first, second, other))
+        forked = any(_may_be_of_a_fork(one, first) for one in comparison.differences if (one.turn, one.path) in places)
+        interpreters = self.fleet.forks and forked and count <= _MOST_CONFIRMING
+        if forked and not interpreters and self.fleet.forks:
+            self.notes.append(f"{name}: too many requests to confirm it by interpreters of their own")
+        if places:
+            tried = _responses(self._run(f"{name}, once more", schedule[:count], interpreters=interpreters))
+            places &= _places(compare(first, second, tried))
+        kept = tuple(one for one in comparison.differences if (one.turn, one.path) in places)
+        return Comparison(kept, comparison.unstable, comparison.compared)
+
+    def _run(
+        self, name: str, schedule: Schedule, *, watched: bool = False, interpreters: bool = False
+    ) -> tuple[Ran, ...]:
+        self.told(name)
+        return self.runner.run(schedule, watched=watched, interpreters=interpreters)
+
+    def _alive(self, control: Sequence[Ran]) -> None:
+        """An app that answers nothing, or that the script does not fit, proves nothing."""
+        failures = [ran for ran in control if ran.response.failure]
+        if len(failures) == len(control):
+            ran = failures[0]
+            raise CheckError(f"{self.steps[0].title}: {ran.response.failure}\n{ran.trace}".rstrip())
+        missing = [self.steps[ran.turn.step].title for ran in control if ran.response.status in (404, 405)]
+        if len(missing) == len(control):
+            raise CheckError(
+                f"the app knows none of the script's requests: {missing[0]} is {control[0].response.status}"
+            )
+        for ran in failures:
+            self.notes.append(f"{self.steps[ran.turn.step].title}: {ran.response.failure}, in the control, too")
+        broken = [self.steps[ran.turn.step].title for ran in control if ran.response.status >= 500]
+        if broken:
+            self.notes.append(f"5xx in the control, too: {', '.join(dict.fromkeys(broken))}")
+        if missing:
+            self.notes.append(f"404 or 405 in the control, too: {', '.join(dict.fromkeys(missing))}")
+
+    def _boot_values(self) -> list[Suspect]:
+        """What two interpreters that did the same do not agree on."""
+        names = walk.differences(self.fleet.held(0), self.fleet.held(1))
+        return [Suspect(name, why="differs between two fresh processes") for name in names if _is_the_apps(name)]
+
+
+def check(
+    plan: Plan, clock: Clock, *, told: Callable[[str], None] = lambda _: None, asked: Callable[[], None] = lambda: None
+) -> Checked:
+    """Do it. `told` is called with the name of each run, `asked` after each request. Raises CheckError."""
+    started = clock.monotonic()
+    if plan.script != "openapi":
+        script.load(plan.script)  # what is wrong with it is told before anything starts
+    told("boot")
+    with Fleet(
+        plan.app, boots=plan.replicas, isolation=plan.isolation, shared=plan.shared, packages=plan.packages,
+        timeout=plan.timeout, keep_store=plan.keep_store,
+    ) as fleet:  # fmt: skip
+        boot = fleet.boots[0].hello
+        steps = script.load(plan.script, (lambda: json.loads(boot.document)) if boot.document else None)
+        runner = Runner(fleet, steps, plan.reset, asked)
+        under_way = _Check(plan, fleet, steps, runner, told)
+        if boot.threads:
+            text = f"importing the app started threads ({', '.join(boot.threads[:3])}), which a fork would lose"
+            under_way.notes.append(f"{text}: each replica is an interpreter of its own, and amnesia becomes rotate")
+        if boot.isolation != "ns" and plan.isolation == "auto":
+            text = "files are swapped, and what child processes write is not seen"
+            under_way.notes.append(f"no mount namespaces here: {text}")
+        found = under_way.findings()
+        return Checked(
+            plan, boot.kind, len(steps), tuple(under_way.names), boot.isolation, tuple(under_way.notes), tuple(found),
+            clock.monotonic() - started,
+        )  # fmt: skip
+
+
+def _responses(run: Sequence[Ran]) -> list[Response]:
+    return [ran.response for ran in run]
+
+
+def _places(comparison: Comparison) -> set[tuple[int, Path]]:
+    return {(one.turn, one.path) for one in comparison.differences}
+
+
+def _may_be_of_a_fork(difference: Difference, control: Sequence[Response]) -> bool:
+    failed = difference.path == ("status",) and not control[difference.turn].failure
+    return difference.pattern or failed
+
+
+def _each_request_once(found: Sequence[Finding]) -> list[Finding]:
+    """What both schedules prove of one request is one finding."""
+    kept: dict[tuple[Verdict, str], Finding] = {}
+    for finding in found:
+        kept.setdefault((finding.verdict, finding.title), finding)
+    return list(kept.values())
+
+
+def _is_the_apps(name: str) -> bool:
+    return not name.startswith(("os.environ", "the app object")) or "SECRET_KEY" in name

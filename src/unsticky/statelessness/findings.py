@@ -1,0 +1,160 @@
+"""What a check finds, and how sure it is. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+from fnmatch import fnmatchcase
+
+from .advice import advice
+from .oracle import Comparison, Difference, shown
+from .runs import Ran
+from .step import Step
+
+
+class Verdict(Enum):
+    """From certain to harmless. PROVEN fails a check; SUSPECT does with --strict."""
+
+    PROVEN = "PROVEN"  # a response changed, and only the routing had
+    SUSPECT = "SUSPECT"  # the process changed again and again; no response showed it
+    INCONCLUSIVE = "INCONCLUSIVE"  # the controls disagree with each other
+    INFO = "INFO"  # worth knowing
+
+
+@dataclass(frozen=True, slots=True)
+class Suspect:
+    """A variable, or a file, that would explain a finding."""
+
+    name: str
+    place: str = ""
+    why: str = ""
+    confirmed: bool = False  # putting it back made the control answer as the replica did
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing to know."""
+
+    verdict: Verdict
+    title: str  # the request, or the variable
+    schedule: str = ""
+    request: int = 0  # which of the run's requests, from 1
+    leaf: str = ""
+    expected: str = ""
+    found: str = ""
+    more: int = 0  # further leaves that differ
+    suspects: tuple[Suspect, ...] = ()
+    advice: str = ""
+
+
+def proven(
+    schedule: str,
+    comparison: Comparison,
+    script: Sequence[Step],
+    control: Sequence[Ran],
+    boot_values: Sequence[Suspect],
+    ignored: Sequence[str],
+) -> list[Finding]:
+    """One finding per request of the script that the routing changed: its first difference, and how many others."""
+    by_step: dict[int, list[Difference]] = {}
+    for difference in comparison.differences:
+        if not any(fnmatchcase(shown(difference.path), pattern) for pattern in ignored):
+            by_step.setdefault(control[difference.turn].turn.step, []).append(difference)
+    found = []
+    for step, differences in by_step.items():
+        first = differences[0]
+        suspects = _suspects(control, first, boot_values)
+        found.append(
+            Finding(
+                Verdict.PROVEN, script[step].title, schedule, first.turn + 1, shown(first.path),
+                _short(first.expected), _short(first.found), len(differences) - 1, suspects, advice(suspects),
+            )
+        )  # fmt: skip
+    return found
+
+
+def inconclusive(
+    schedule: str, comparison: Comparison, script: Sequence[Step], control: Sequence[Ran]
+) -> list[Finding]:
+    """Requests whose status is not the same when nothing changed at all."""
+    titles = dict.fromkeys(script[control[turn].turn.step].title for turn in comparison.unstable)
+    text = "the controls got different statuses from the same requests; nothing can be said of it"
+    return [Finding(Verdict.INCONCLUSIVE, title, schedule, found=text) for title in titles]
+
+
+def suspected(
+    control: Sequence[Ran], script: Sequence[Step], explained: Iterable[Finding], allowed: Sequence[str]
+) -> list[Finding]:
+    """Variables that changed after the warm-up, without a response that told. `control` repeats each read."""
+    known = {suspect.name for finding in explained for suspect in finding.suspects}
+    times: Counter[str] = Counter()
+    places: dict[str, str] = {}
+    requests: dict[str, dict[str, None]] = {}
+    warmed: set[int] = set()
+    for ran in control:
+        step = script[ran.turn.step]
+        warm = ran.turn.step in warmed or step.method not in ("GET", "HEAD", "OPTIONS")
+        warmed.add(ran.turn.step)
+        for changed in ran.changed:
+            times[changed.variable] += warm
+            places[changed.variable] = changed.place
+            requests.setdefault(changed.variable, {})[step.title] = None
+    found = []
+    for variable, place in places.items():
+        if variable in known or any(fnmatchcase(variable, pattern) for pattern in allowed):
+            continue
+        verdict = Verdict.SUSPECT if times[variable] >= 2 and not harmless(variable) else Verdict.INFO
+        suspect = Suspect(variable, place, f"changed by {', '.join(list(requests[variable])[:3])}")
+        found.append(Finding(verdict, variable, suspects=(suspect,), advice=advice((suspect,))))
+    return found
+
+
+def files(control: Sequence[Ran], script: Sequence[Step], explained: Iterable[Finding]) -> list[Finding]:
+    """Local files that requests wrote. Who never reads them back shows nothing; another replica does not have them."""
+    known = {suspect.name for finding in explained for suspect in finding.suspects}
+    written: dict[str, dict[str, None]] = {}
+    for ran in control:
+        for path in ran.files:
+            written.setdefault(path, {})[script[ran.turn.step].title] = None
+    found = []
+    for path, titles in written.items():
+        if path not in known:
+            suspect = Suspect(path, why=f"written by {', '.join(list(titles)[:3])}")
+            verdict = Verdict.INFO if path.endswith(".log") else Verdict.SUSPECT
+            found.append(Finding(verdict, path, suspects=(suspect,), advice=advice((suspect,))))
+    return found
+
+
+def without(findings: Iterable[Finding], allowed: Sequence[str]) -> list[Finding]:
+    """Without suspects that may change; a proof stays a proof."""
+    return [
+        replace(
+            finding,
+            suspects=tuple(one for one in finding.suspects if not any(fnmatchcase(one.name, p) for p in allowed)),
+        )
+        for finding in findings
+    ]
+
+
+def harmless(variable: str) -> bool:
+    """Memoization that a framework or functools does: the same answer, sooner."""
+    return variable.endswith((".cache_info()", ".getstate()", ".total_changes"))
+
+
+def _suspects(control: Sequence[Ran], difference: Difference, boot_values: Sequence[Suspect]) -> tuple[Suspect, ...]:
+    """What the control's process changed up to that request, the latest first; else what differs between boots."""
+    found: dict[str, Suspect] = {}
+    for number in range(difference.turn, -1, -1):
+        ran, told = control[number], f"by request {number + 1}"
+        for changed in ran.changed:
+            found.setdefault(changed.variable, Suspect(changed.variable, changed.place, f"changed {told}"))
+        for path in ran.files:
+            found.setdefault(path, Suspect(path, why=f"a local file, written {told}"))
+    likely = [suspect for suspect in found.values() if not harmless(suspect.name)]
+    return tuple((likely or [*found.values()] or [*boot_values])[:5])
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,0 +1,133 @@
+"""What counts as a change: two runs of the same requests, compared with the noise of two controls taken out. Pure.
+
+A leaf that is the same in both controls must be the same in the experiment. One that differs between them is a nonce, a
+date, a process's number: then not its value counts, but where the same value comes again. A fresh number for each
+request is new each time in all runs; one that is made once per process comes again and again in the control, and in the
+experiment it changes with the replica. (The equality pattern is that of alpha-renaming.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .responses import Leaves, Path, Response, content, leaves, unordered
+
+ABSENT = "(absent)"
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One leaf of one response that the routing changed."""
+
+    turn: int  # which request of the run
+    path: Path
+    expected: str  # by the control
+    found: str
+    pattern: bool = False  # the values are noise; where they repeat is not
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """An experiment against its controls."""
+
+    differences: tuple[Difference, ...]
+    unstable: tuple[int, ...]  # requests whose status differs between the controls: nothing can be said of them
+    compared: int  # leaves
+
+
+def compare(control: Sequence[Response], again: Sequence[Response], experiment: Sequence[Response]) -> Comparison:
+    """The experiment's run against that of the control and of the control that was run again on another boot."""
+    mine, other, tried = _taken_apart(control, again, experiment)
+    unstable = {turn for turn, (a, b) in enumerate(zip(mine, other, strict=True)) if a["status",] != b["status",]}
+    noisy = _noisy(mine, other)
+    patterns = [_pattern(run, noisy) for run in (mine, other, tried)]
+    differences: list[Difference] = []
+    compared = 0
+    for turn, expected in enumerate(mine):
+        if turn in unstable:
+            continue
+        for path in sorted(expected.keys() | tried[turn].keys(), key=_order):
+            compared += 1
+            if (turn, path) in noisy:
+                found = _of_noise(turn, path, patterns, mine, tried)
+            else:
+                found = _of_value(turn, path, expected, tried[turn])
+            if found is not None:
+                differences.append(found)
+    return Comparison(tuple(differences), tuple(sorted(unstable)), compared)
+
+
+def shown(path: Path) -> str:
+    """ "body.items[0].name", "header x-who", "cookie session"."""
+    if path[0] in ("header", "cookie"):
+        return f"{path[0]} {path[1]}"
+    text = str(path[0])
+    for part in path[1:]:
+        if part == "[]":
+            return f"the length of {text}"
+        text += f"[{part}]" if isinstance(part, int) else f".{part}"
+    return text
+
+
+def _taken_apart(*runs: Sequence[Response]) -> list[list[Leaves]]:
+    """Each run's responses as leaves, without the order of arrays whose order differs between the controls."""
+    trees: list[list[Any]] = [[content(response) for response in run] for run in runs]
+    loose = [tuple(unordered(one, other)) for one, other in zip(trees[0], trees[1], strict=True)]
+    return [
+        [leaves(response, tree, paths) for response, tree, paths in zip(run, found, loose, strict=True)]
+        for run, found in zip(runs, trees, strict=True)
+    ]
+
+
+def _noisy(mine: Sequence[Leaves], other: Sequence[Leaves]) -> frozenset[tuple[int, Path]]:
+    return frozenset(
+        (turn, path)
+        for turn, (one, two) in enumerate(zip(mine, other, strict=True))
+        for path in one.keys() | two.keys()
+        if one.get(path) != two.get(path)
+    )
+
+
+def _pattern(run: Sequence[Leaves], noisy: frozenset[tuple[int, Path]]) -> dict[tuple[int, Path], tuple[int, Path]]:
+    """Of each noisy leaf, where its value came first in the run."""
+    first: dict[str, tuple[int, Path]] = {}
+    found: dict[tuple[int, Path], tuple[int, Path]] = {}
+    for turn, path in sorted(noisy, key=lambda one: (one[0], _order(one[1]))):
+        value = run[turn].get(path, ABSENT)
+        found[turn, path] = first.setdefault(value, (turn, path))
+    return found
+
+
+def _of_noise(
+    turn: int,
+    path: Path,
+    patterns: Sequence[dict[tuple[int, Path], tuple[int, Path]]],
+    mine: Sequence[Leaves],
+    tried: Sequence[Leaves],
+) -> Difference | None:
+    control, again, experiment = (pattern[turn, path] for pattern in patterns)
+    if control != again or control == experiment:
+        return None
+    # In the control it is the value of an earlier leaf, or new. So say what that earlier leaf has in the experiment.
+    came, leaf = control if control != (turn, path) else experiment
+    if control == (turn, path):
+        return Difference(turn, path, "a new value", f"the value of request {came + 1}, {shown(leaf)}", True)
+    expected = f"the value of request {came + 1}, {shown(leaf)}"
+    missing = path not in tried[turn] and path in mine[turn]
+    return Difference(turn, path, expected, ABSENT if missing else "another value", True)
+
+
+def _of_value(turn: int, path: Path, expected: Leaves, found: Leaves) -> Difference | None:
+    one, other = expected.get(path, ABSENT), found.get(path, ABSENT)
+    return None if one == other else Difference(turn, path, one, other)
+
+
+def _order(path: Path) -> tuple[bool, list[tuple[bool, str, int]]]:
+    """The status first, then in the order of a reader."""
+    parts = [
+        (isinstance(part, int), "" if isinstance(part, int) else part, part if isinstance(part, int) else 0)
+        for part in path
+    ]
+    return path != ("status",), parts

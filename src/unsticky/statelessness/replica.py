@@ -1,0 +1,169 @@
+"""A replica: an interpreter that has the app, and answers requests that come over a socket.
+
+`python -m unsticky.statelessness.replica FD OPTIONS` is a *boot*: it imports the app once, and forks replicas off.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import socket
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from . import disks, walk
+from .running import NoApp, Running, find, kind_of, running
+from .wire import Answer, Asked, Changed, End, Fork, Held, Hello, Message, Serve, Snapshot, receive, send
+
+
+class Options(msgspec.Struct):
+    """What a boot is told."""
+
+    name: str
+    app: str
+    isolation: str
+    shared: list[str]
+    own: str  # a directory for files that are kept aside
+    key: str  # of fingerprints, in hexadecimal
+    packages: list[str] = []  # whose values are looked at; empty: the package of the app
+
+
+def main(arguments: list[str]) -> None:
+    connection = socket.socket(fileno=int(arguments[0]))
+    options = msgspec.json.decode(arguments[1], type=Options)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the check ends us; its terminal's Ctrl-C is for it
+    try:
+        boot = _Boot(options, connection)
+    except NoApp as problem:
+        send(connection, Hello(options.name, os.getpid(), problem=str(problem)))
+        return
+    boot.serve()
+
+
+class _Boot:
+    """The first process: what its replicas have in common."""
+
+    def __init__(self, options: Options, connection: socket.socket) -> None:
+        self._connection = connection
+        self._options = options
+        try:
+            self._disk = disks.choose(options.isolation, options.shared, options.own)
+            self._disk.boot()
+        except OSError as error:
+            raise NoApp(f"--isolate {options.isolation}: not allowed here: {error}") from error
+        self._writes = _Writes()
+        self._app = find(options.app)
+        self._kind = kind_of(self._app)
+        packages = options.packages or [options.app.partition(":")[0].partition(".")[0]]
+        self._roots: dict[str, Any] = {"the app object": self._app}
+        self._look: Callable[[], walk.Held] = lambda: walk.held(
+            tuple(packages), self._roots, bytes.fromhex(options.key)
+        )
+
+    def serve(self) -> None:
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # replicas are reaped by the system
+        self._disk.leave()
+        others = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
+        hello = Hello(self._options.name, os.getpid(), self._kind, others, self._disk.name, document=self._document())
+        send(self._connection, hello)
+        while isinstance(message := receive(self._connection), (Fork, Serve, Snapshot)):
+            if isinstance(message, Snapshot):
+                send(self._connection, Held(self._look()))
+            elif isinstance(message, Serve):
+                return self.replica(message.name, self._connection)
+            else:
+                _, fds, _, _ = socket.recv_fds(self._connection, 1, 1)
+                self._fork(message.name, socket.socket(fileno=fds[0]))
+
+    def _fork(self, name: str, connection: socket.socket) -> None:
+        if os.fork():
+            connection.close()
+            return
+        status = 1
+        try:
+            self._connection.close()
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            random.seed()  # as a process has it that begins anew
+            self._disk.fork(name)
+            self.replica(name, connection)
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+
+    def replica(self, name: str, connection: socket.socket) -> None:
+        """Answer requests until the end."""
+        try:
+            self._disk.enter()
+            app = running(self._app, self._kind)
+            self._roots["the lifespan's state"] = app.state
+            self._disk.leave()
+        except NoApp as problem:
+            send(connection, Hello(name, os.getpid(), problem=str(problem)))
+            return
+        send(connection, Hello(name, os.getpid(), self._kind, isolation=self._disk.name))
+        while not isinstance(message := receive(connection), (End, type(None))):
+            send(connection, self._answer(app, message))
+        self._disk.enter()
+        app.close()
+        self._disk.leave()
+
+    def _answer(self, app: Running, message: Message) -> Message:
+        if isinstance(message, Snapshot):
+            return Held(self._look())
+        assert isinstance(message, Asked)
+        self._disk.enter()
+        before = self._look() if message.watched else {}
+        self._writes.begin()
+        answer: Answer = app.ask(message)
+        files = self._writes.end()
+        if message.watched:
+            names = walk.differences(before, self._look())
+            answer.changed = [Changed(name, walk.place(name)) for name in names]
+        files += self._disk.leave()
+        answer.files = [path for path in dict.fromkeys(files) if self._counts(path)]
+        return answer
+
+    def _counts(self, path: str) -> bool:
+        return not disks.passed(path) and not any(disks.inside(path, shared) for shared in self._options.shared)
+
+    def _document(self) -> bytes:
+        """The app's own OpenAPI document, where it makes one as FastAPI does."""
+        make = getattr(self._app, "openapi", None)
+        try:
+            return json.dumps(make()).encode() if callable(make) else b""
+        except Exception:
+            return b""
+
+
+class _Writes:
+    """The files that are opened for writing, or made, while a request is served."""
+
+    def __init__(self) -> None:
+        self._paths: dict[str, None] | None = None
+        sys.addaudithook(self._hook)
+
+    def _hook(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if self._paths is not None:
+            for path in disks.written(event, arguments):
+                self._paths[os.path.abspath(path)] = None
+
+    def begin(self) -> None:
+        self._paths = {}
+
+    def end(self) -> list[str]:
+        """Those that are still there: what is gone again was nobody's state."""
+        paths, self._paths = self._paths or {}, None
+        return [path for path in paths if os.path.isfile(path)]
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,146 @@
+"""A response, taken apart into leaves that can be compared one by one. Pure."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from http.cookies import CookieError, SimpleCookie
+from typing import Any
+
+Path = tuple[str | int, ...]
+Leaves = dict[Path, str]
+
+IGNORED = frozenset(
+    {"date", "server", "content-length", "etag", "last-modified", "age", "x-process-time", "server-timing"}
+)
+_TIME = re.compile(
+    r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?(?:Z|[+-]\d\d:?\d\d)?"  # ISO 8601
+    r"|(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun), \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT"  # HTTP
+    r"|(?<![\w.])1[5-9]\d{8}(?:\.\d+|\d{3}(?:\d{3})?)?(?![\w.])"  # seconds, ms or us since 1970: 2017 to 2033
+)
+_ADDRESS = re.compile(r"\b0x[0-9a-f]{6,16}\b")  # of an object, in its repr
+_TOKEN = re.compile(r"<ts>|<address>|[\w.+-]+|[^\s\w]")
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """What a replica answered. `failure` is what happened instead: an exception of the app, or of the replica."""
+
+    status: int = 0
+    headers: tuple[tuple[str, str], ...] = ()  # names in lower case
+    body: bytes = b""
+    failure: str = ""
+
+    @property
+    def text(self) -> str:
+        return self.body.decode("utf-8", "replace")
+
+    def json(self) -> Any:
+        """Raises ValueError."""
+        return json.loads(self.body)
+
+    def header(self, name: str) -> str:
+        return next((value for key, value in self.headers if key == name), "")
+
+
+def content(response: Response) -> Any:
+    """The body as a tree: JSON as it is, text as a list of lines of tokens, anything else as its hash."""
+    kind = response.header("content-type").partition(";")[0].strip().lower()
+    if kind.endswith("json"):
+        try:
+            return response.json()
+        except ValueError:
+            pass
+    if kind.startswith("text/") or kind.endswith(("xml", "javascript", "json", "urlencoded")) or not kind:
+        return [_tokens(line) for line in response.text.splitlines()]
+    return sha256(response.body).hexdigest()
+
+
+def unordered(one: Any, other: Any, at: Path = ()) -> Iterator[Path]:
+    """Where two trees have arrays of the same items in another order: order means nothing there."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        for key in one.keys() & other.keys():
+            yield from unordered(one[key], other[key], (*at, key))
+    elif isinstance(one, str) and isinstance(other, str):
+        if one != other and sorted(_tokens(one)) == sorted(_tokens(other)):
+            yield at
+    elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        if one != other and _sorted(one) == _sorted(other):
+            yield at
+        else:
+            for number, (mine, yours) in enumerate(zip(one, other, strict=True)):
+                yield from unordered(mine, yours, (*at, number))
+
+
+def leaves(response: Response, tree: Any, without_order: Iterable[Path] = ()) -> Leaves:
+    """By path. `tree` is the response's `content`."""
+    found: Leaves = {("status",): response.failure or str(response.status)}
+    counts: dict[str, int] = {}
+    for name, value in response.headers:
+        if name == "set-cookie":
+            found.update(_cookies(value))
+        elif name not in IGNORED:
+            counts[name] = number = counts.get(name, -1) + 1
+            found["header", name, number] = _masked(value)
+    found.update(_flat(tree, ("body",), frozenset(("body", *path) for path in without_order)))
+    return found
+
+
+def cookies(response: Response) -> Iterator[tuple[str, str | None]]:
+    """What the client keeps by it: names and values; None for one that is to be forgotten."""
+    for name, value in response.headers:
+        if name == "set-cookie":
+            for morsel in _morsels(value):
+                gone = morsel["max-age"] == "0" or "1970" in morsel["expires"]
+                yield morsel.key, None if gone else morsel.coded_value
+
+
+def _cookies(value: str) -> Leaves:
+    """That a cookie is set or cleared, and how; its value is opaque, and goes back to the app anyway."""
+    found: Leaves = {}
+    for morsel in _morsels(value):
+        gone = morsel["max-age"] == "0" or "1970" in morsel["expires"]
+        flags = [f"{key}={morsel[key]}" for key in ("path", "domain", "secure", "httponly", "samesite") if morsel[key]]
+        found["cookie", morsel.key] = " ".join(["cleared" if gone else "set", *flags])
+    return found
+
+
+def _morsels(value: str) -> list[Any]:
+    jar: SimpleCookie = SimpleCookie()
+    try:
+        jar.load(value)
+    except CookieError:
+        return []
+    return list(jar.values())
+
+
+def _flat(tree: Any, at: Path, without_order: frozenset[Path]) -> Leaves:
+    if isinstance(tree, Mapping):
+        found: Leaves = {(*at, "{}"): ""} if not tree else {}
+        for key, value in tree.items():
+            found.update(_flat(value, (*at, str(key)), without_order))
+        return found
+    if isinstance(tree, list):
+        found = {(*at, "[]"): str(len(tree))}
+        for number, value in enumerate(_sorted(tree) if at in without_order else tree):
+            found.update(_flat(value, (*at, number), without_order))
+        return found
+    if isinstance(tree, str):
+        return {at: " ".join(sorted(_tokens(tree))) if at in without_order else _masked(tree)}
+    return {at: _masked(json.dumps(tree))}
+
+
+def _masked(text: str) -> str:
+    """Without what is another one each time by its nature."""
+    return _ADDRESS.sub("<address>", _TIME.sub("<ts>", text))
+
+
+def _tokens(text: str) -> list[str]:
+    return _TOKEN.findall(_masked(text))
+
+
+def _sorted(items: list[Any]) -> list[Any]:
+    return sorted(items, key=lambda item: json.dumps(item, sort_keys=True))

@@ -1,0 +1,61 @@
+"""One request of a script."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlencode
+
+from ..errors import ScriptError
+
+METHODS = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE", "TRACE"})
+_OPTIONS = frozenset({"json", "form", "file", "headers", "body"})
+
+Seen = Sequence[Any]  # the run's responses so far, each with .status, .headers, .text and .json()
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One request. `options` makes its headers and body of the run's responses so far: a token may come from one."""
+
+    method: str
+    path: str  # with the query
+    options: Mapping[str, Any] | Callable[[Seen], Mapping[str, Any]] = field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        return f"{self.method} {self.path}"
+
+    def content(self, seen: Seen) -> tuple[list[tuple[str, str]], bytes]:
+        """Headers and body. Raises ScriptError for options that are none."""
+        options = self.options(seen) if callable(self.options) else self.options
+        for name in options.keys() - _OPTIONS:
+            raise ScriptError(f"{self.title}: unknown option {name!r}, allowed are {', '.join(sorted(_OPTIONS))}")
+        kind, body = _body(options)
+        headers = [(str(name).lower(), str(value)) for name, value in dict(options.get("headers", {})).items()]
+        if kind and not any(name == "content-type" for name, _ in headers):
+            headers.append(("content-type", kind))
+        return headers, body
+
+
+def _body(options: Mapping[str, Any]) -> tuple[str, bytes]:
+    given = [name for name in ("json", "form", "file", "body") if name in options]
+    if len(given) > 1:
+        raise ScriptError(f"{' and '.join(given)} exclude each other: a request has one body")
+    if "json" in options:
+        return "application/json", json.dumps(options["json"]).encode()
+    if "form" in options:
+        return "application/x-www-form-urlencoded", urlencode(options["form"], doseq=True).encode()
+    if "file" in options:
+        return _multipart(*options["file"])
+    body = options.get("body", b"")
+    return "", body.encode() if isinstance(body, str) else bytes(body)
+
+
+def _multipart(field_name: str, file_name: str, text: str) -> tuple[str, bytes]:
+    boundary = "unsticky-boundary"
+    head = f'Content-Disposition: form-data; name="{field_name}"; filename="{file_name}"'
+    body = f"--{boundary}\r\n{head}\r\nContent-Type: text/plain\r\n\r\n{text}\r\n--{boundary}--\r\n"
+    return f"multipart/form-data; boundary={boundary}", body.encode()

@@ -1,0 +1,151 @@
+"""What counts as a change between runs, and what is noise."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unsticky.statelessness.oracle import compare, shown
+from unsticky.statelessness.responses import Response, content, cookies
+
+
+def of_json(value: Any, status: int = 200, **headers: str) -> Response:
+    given = [(name.replace("_", "-"), text) for name, text in headers.items()]
+    return Response(status, (("content-type", "application/json"), *given), json.dumps(value).encode())
+
+
+def of_text(text: str) -> Response:
+    return Response(200, (("content-type", "text/html"),), text.encode())
+
+
+def found(control: Sequence[Response], again: Sequence[Response], experiment: Sequence[Response]) -> list[str]:
+    return [shown(one.path) for one in compare(control, again, experiment).differences]
+
+
+def test_the_same_responses_are_the_same() -> None:
+    run = [of_json({"a": [1, {"b": None}]}), of_text("<p>hello</p>")]
+    assert found(run, run, run) == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "leaf"),
+    [
+        (of_json({"a": 2, "b": [1]}), "body.a"),
+        (of_json({"a": 1, "b": []}), "the length of body.b"),
+        (of_json({"a": 1, "b": [1]}, 404), "status"),
+        (of_json({"a": 1, "b": [1]}, x_page="2"), "header x-page"),
+        (of_json({"a": 1, "b": [1]}, set_cookie="who=1; Path=/"), "cookie who"),
+        (of_json({"a": 1}), "the length of body.b"),
+        (Response(failure="the app raised KeyError"), "status"),
+    ],
+)
+def test_what_differs_is_named(changed: Response, leaf: str) -> None:
+    control = [of_json({"a": 1, "b": [1]})]
+    assert leaf in found(control, control, [changed])
+
+
+def test_a_nonce_is_new_each_time_in_all_runs() -> None:
+    runs = [[of_json({"id": f"{run}-{turn}"}) for turn in range(3)] for run in range(3)]
+    assert found(*runs) == []
+
+
+def test_what_a_process_made_once_changes_with_the_process() -> None:
+    control = [of_json({"salt": "a"}) for _ in range(3)]
+    again = [of_json({"salt": "b"}) for _ in range(3)]
+    experiment = [of_json({"salt": salt}) for salt in "cde"]
+    assert found(control, again, experiment) == ["body.salt", "body.salt"]
+
+
+def test_a_token_that_comes_back_later_must_come_back_later() -> None:
+    def run(token: str, later: str) -> list[Response]:
+        return [of_json({"token": token}), of_json({"yours": later})]
+
+    assert found(run("a", "a"), run("b", "b"), run("c", "c")) == []
+    assert found(run("a", "a"), run("b", "b"), run("c", "d")) == ["body.yours"]
+
+
+def test_noise_that_repeats_by_chance_in_one_control_is_no_pattern() -> None:
+    runs = [[of_json({"dice": dice}) for dice in thrown] for thrown in ((1, 1, 2), (3, 4, 5), (6, 7, 8))]
+    assert found(*runs) == []
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (of_json(["a", "b", "c"]), of_json(["c", "a", "b"])),
+        (of_json({"tags": "a b c"}), of_json({"tags": "c b a"})),
+        (of_text("a, b"), of_text("b, a")),
+        (of_json([{"n": 1}, {"n": 2}]), of_json([{"n": 2}, {"n": 1}])),
+    ],
+)
+def test_order_that_differs_between_the_controls_means_nothing(one: Response, other: Response) -> None:
+    assert found([one, one], [other, other], [other, one]) == []
+
+
+def test_order_that_is_the_same_in_the_controls_counts() -> None:
+    assert found([of_json([1, 2])], [of_json([1, 2])], [of_json([2, 1])]) == ["body[0]", "body[1]"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2026-11-26T16:00:{:02}Z", "2026-11-26 16:00:{:02}.123+01:00", "Thu, 26 Nov 2026 16:00:{:02} GMT",
+        "17641728{:02}", "17641728{:02}.25", "17641728{:02}123", "<object at 0x7f00aa00bb{:02}>",
+    ],
+)  # fmt: skip
+def test_times_and_addresses_are_masked(text: str) -> None:
+    runs = [[of_json({"v": text.format(number)}), of_text(text.format(number))] for number in (10, 10, 11)]
+    assert found(*runs) == []
+
+
+def test_a_number_that_is_no_time_counts() -> None:
+    assert found([of_json(1764)], [of_json(1764)], [of_json(1765)]) == ["body"]
+
+
+def test_a_status_that_the_controls_disagree_on_says_nothing() -> None:
+    comparison = compare([of_json(1)], [of_json(1, 500)], [of_json(2)])
+    assert comparison.unstable == (0,)
+    assert comparison.differences == ()
+
+
+def test_cookies_are_named_set_and_cleared_their_values_are_opaque() -> None:
+    def response(header: str) -> Response:
+        return Response(200, (("set-cookie", header),))
+
+    one, other = response("who=abc; Path=/; HttpOnly"), response("who=xyz; Path=/; HttpOnly")
+    assert found([one], [one], [other]) == []
+    assert found([one], [one], [response("who=; Path=/; HttpOnly; Max-Age=0")]) == ["cookie who"]
+    assert dict(cookies(response("who=; Max-Age=0"))) == {"who": None}
+    assert dict(cookies(one)) == {"who": "abc"}
+
+
+def test_what_is_no_text_is_compared_whole() -> None:
+    image = Response(200, (("content-type", "image/png"),), b"\x00\x01")
+    assert isinstance(content(image), str)
+    other = Response(200, (("content-type", "image/png"),), b"\x00\x02")
+    assert found([image], [image], [other]) == ["body"]
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers(0, 9) | st.sampled_from(["a", "b", "2026-01-01T00:00:00Z"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("xyz"), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.lists(values, min_size=1, max_size=4))
+def test_a_run_never_differs_from_itself(given: list[Any]) -> None:
+    run = [of_json(value) for value in given]
+    assert found(run, run, run) == []
+
+
+@given(st.lists(values, min_size=1, max_size=3), st.lists(values, min_size=1, max_size=3), st.lists(values, min_size=1))
+def test_any_responses_can_be_compared(one: list[Any], other: list[Any], third: list[Any]) -> None:
+    count = min(len(one), len(other), len(third))
+    runs = [[of_json(value) for value in run[:count]] for run in (one, other, third)]
+    compare(*runs)
