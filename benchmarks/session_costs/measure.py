@@ -149,7 +149,7 @@ def _until_echo(client: redis.Redis, monitor: Any, calls: Counter[str]) -> None:
 
 
 def shown(calls: Iterable[tuple[str, int]], requests: int) -> str:
-    """`HGETALL + EVALSHA`, or `0`. A share is named: `0.5 GET`."""
+    """`GET + EVALSHA`, or `0`. A share is named: `0.5 GET`."""
     parts = []
     for name, amount in sorted(
         (call for call in calls if call[1]), key=lambda call: call[0] in ("EVALSHA", "SET", "SETEX", "update")

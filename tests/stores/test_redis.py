@@ -1,4 +1,4 @@
-"""What is special about the Redis store: its hash, its scripts, its connections, and a server in trouble."""
+"""What is special about the Redis store: its string, its scripts, its connections, and a server in trouble."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
+import msgspec
 import pytest
+import redis
 
 from support.speaker import speaker
 from support.stores import VERBS, face, put, record, within
 from support.tls_proxy import tls_in_front_of
 from support.valkey import Valkey, running
-from unsticky.errors import StoreError
+from unsticky.errors import DamagedRecord, StoreError
 from unsticky.session.store import Applied, Change, Scannable
 from unsticky.testing import FakeClock
 
@@ -24,22 +26,48 @@ TIMEOUT = 0.4
 KINDS = pytest.mark.parametrize("kind", ["sync", "async"])
 
 
-def test_the_hash(valkey: Valkey, key: str) -> None:
-    """One hash under a prefix, readable for people with redis-cli, that the server forgets when the record expires."""
+def test_the_string(valkey: Valkey, key: str) -> None:
+    """One msgpack list under a prefix, that the server forgets when the record expires, and no sooner than before."""
     with face("sync", valkey.url, CLOCK, TIMEOUT) as store, valkey.client() as client:
         store.create(key, record(NOW, cart=b"1"))
-        kept = client.hgetall(f"unsticky:{key}")
-        assert kept == {
-            b"c": b"1700000000.0",
-            b"t": b"1700000000.0",
-            b"e": b"1700003600.0",
-            b"g": b"0",
-            b"k": key.encode(),
-            b":cart": b"1",
-        }
+        kept = msgspec.msgpack.decode(client.get(f"unsticky:{key}"))
+        assert kept == [1, key, {"cart": b"1"}, 1700000000.0, 1700000000.0, 1700003600.0, None, 0]
         assert 3590_000 < client.pttl(f"unsticky:{key}") <= 3600_000
         store.update(key, Change(generation=0, expires=NOW + 7200))
         assert 7190_000 < client.pttl(f"unsticky:{key}") <= 7200_000
+        for change in (put(cart=b"2"), Change(generation=0, expires=NOW + 60)):
+            store.update(key, change)
+            assert 7190_000 < client.pttl(f"unsticky:{key}") <= 7200_000
+
+
+@KINDS
+def test_what_the_caller_believes_to_be_there(valkey: Valkey, key: str, kind: str) -> None:
+    """True, it spares a round trip; untrue, it costs one, and changes nothing of what becomes of the change."""
+    first = record(NOW, a=b"1")
+    asked = ("get", "set", "evalsha")
+
+    def calls(client: redis.Redis) -> list[int]:
+        stats = client.info("commandstats")
+        return [stats.get(f"cmdstat_{name}", {"calls": 0})["calls"] for name in asked]
+
+    with face(kind, valkey.url, CLOCK, TIMEOUT) as store, valkey.client() as client:
+        store.create(key, first)
+        store.update(key, put(a=b"1"))  # the script is known now
+        before = calls(client)
+        assert store.update(key, replace(put(a=b"2"), base=store.load(key))) is Applied.APPLIED
+        assert [after - was for after, was in zip(calls(client), before, strict=True)] == [2, 1, 1]  # the script's too
+        assert store.update(key, replace(put(b=b"2"), base=first)) is Applied.APPLIED
+        assert store.load(key) == record(NOW, a=b"2", b=b"2")
+        conflict = Change(generation=0, put={"a": b"3"}, expect={"a": b"1"}, base=first)
+        assert store.update(key, conflict) is Applied.CONFLICT
+        assert store.update(key, replace(conflict, expect={"a": b"2"})) is Applied.APPLIED
+        ended = replace(first, expires=NOW - 1)
+        assert store.update(key, Change(generation=0, drop=frozenset({"b"}), base=ended)) is Applied.APPLIED
+        assert store.load(key) == record(NOW, a=b"3")
+        store.delete(key)
+        for base in (None, first, ended):
+            assert store.update(key, replace(put(a=b"4"), base=base)) is Applied.GONE
+        assert store.load(key) is None
 
 
 @KINDS
@@ -65,15 +93,41 @@ def test_a_strayed_reply_is_refused(valkey: Valkey, key: str, kind: str) -> None
             store.load(f"{key}2")
 
 
+def damaged(data: bytes, how: str) -> bytes:
+    items = msgspec.msgpack.decode(data)
+    changes = {"cut": data[:-1], "longer": data + b"x", "text": b"text", "empty": b"", "map": b"\x80"}
+    if how in changes:
+        return changes[how]
+    if how == "another version":
+        return msgspec.msgpack.encode([2, *items[1:]])
+    place, value = {"a field": (2, {"a": "text"}), "a time": (5, "soon"), "generation": (7, None)}[how]
+    items[place] = value
+    return msgspec.msgpack.encode(items)
+
+
+DAMAGES = ["cut", "longer", "text", "empty", "map", "another version", "a field", "a time", "generation"]
+
+
 @KINDS
-@pytest.mark.parametrize("name", ["c", "t", "e", "g", "k"])
-def test_a_damaged_record(valkey: Valkey, key: str, kind: str, name: str) -> None:
-    """A hash without one of our own fields is a StoreError, not an absent session."""
+@pytest.mark.parametrize("how", DAMAGES)
+def test_a_damaged_record(valkey: Valkey, key: str, kind: str, how: str) -> None:
+    """What is no record is an error, and not an absent session; nothing is written over it."""
     with face(kind, valkey.url, CLOCK, TIMEOUT) as store, valkey.client() as client:
         store.create(key, record(NOW, a=b"1"))
-        client.hdel(f"unsticky:{key}", name)
-        with pytest.raises(StoreError, match="damaged"):
-            store.load(key)
+        bad = damaged(client.get(f"unsticky:{key}"), how)
+        client.set(f"unsticky:{key}", bad)
+        verbs = (
+            lambda: store.load(key),
+            lambda: store.create(key, record(NOW)),
+            lambda: store.update(key, put(a=b"2")),
+            lambda: store.update(key, replace(put(a=b"2"), base=record(NOW, a=b"1"))),
+        )
+        for verb in verbs:
+            with pytest.raises(DamagedRecord):
+                verb()
+        assert client.get(f"unsticky:{key}") == bad
+        store.delete(key)
+        assert store.load(key) is None
 
 
 def test_scan(own_valkey: Valkey) -> None:
@@ -84,10 +138,11 @@ def test_scan(own_valkey: Valkey) -> None:
             store.create(key, one)
         for key in ("damaged", "strayed", "expired"):
             store.create(key, replace(record(NOW), expires=NOW + 60 * (key != "expired")))
-        client.hdel("unsticky:damaged", "g")
+        client.append("unsticky:damaged", "x")
         client.rename("unsticky:strayed", "unsticky:elsewhere")
         client.set("unsticky:text", "text")
-        client.hset(b"unsticky:\xff", "k", "x")
+        client.set(b"unsticky:\xff", b"\x98\x01\xa1\xff")
+        client.hset("unsticky:hash", "k", "x")
         client.mset({f"other:{n}": "x" for n in range(200)})
         assert isinstance(store.store, Scannable)
         batches = list(store.store.scan(batch=100))
@@ -103,7 +158,7 @@ def test_a_refused_command_shows_nothing(valkey: Valkey, kind: str) -> None:
     """Another type of value, or a right that is missing: StoreError without key, field or value, in the chain too."""
     key, value = "v1:very-private", b"also-private"
     with face(kind, valkey.url, CLOCK, TIMEOUT) as store, valkey.client() as client:
-        client.set(f"unsticky:{key}", "text")
+        client.rpush(f"unsticky:{key}", "text")
         for verb in (lambda: store.load(key), lambda: store.update(key, put(a=value))):
             with pytest.raises(StoreError) as caught:
                 verb()

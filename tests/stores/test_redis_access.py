@@ -28,8 +28,8 @@ CLOCK = SystemClock()
 KINDS = pytest.mark.parametrize("kind", ["sync", "async"])
 
 # The rights that the documentation names.
-VERBS = "~unsticky:* +hgetall +hget +hmget +hset +hdel +hincrby +hkeys +exists +del +pexpire +eval +evalsha"
-SCAN, DATABASE, NAME, REPLICAS = "+scan", "+select", "+client|setname", "+wait +set"
+VERBS = "~unsticky:* +get +set +del +eval +evalsha"
+SCAN, DATABASE, NAME, REPLICAS = "+scan", "+select", "+client|setname", "+wait"
 SENTINEL, CLUSTER = "+role", "+cluster|slots +asking"
 
 
@@ -101,7 +101,7 @@ def test_rights_over_tls(own_valkey: Valkey, tmp_path: Path) -> None:
 
 
 def test_rights_behind_sentinel_and_with_replicas(tmp_path: Path) -> None:
-    """ROLE, WAIT and SET come on top."""
+    """ROLE and WAIT come on top."""
     with watched(tmp_path, 1, down_after=60_000) as (primary, _, sentinels):
         grant(primary, VERBS, REPLICAS, SENTINEL)
         use_all(sentinel_url(sentinels, "?wait_replicas=1&username=app&password=s/cret"))

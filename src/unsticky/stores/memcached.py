@@ -1,8 +1,7 @@
 """Sessions in Memcached, for threads and for event loops.
 
-One item per session: a msgpack list of version, key, fields, times, owner and generation. The key is in it so that a
-record that strayed is never accepted. Whether a record has expired, the application's clock decides; the server's own
-expiry only cleans up.
+One item per session (see record_bytes). Whether a record has expired, the application's clock decides; the server's
+own expiry only cleans up.
 
 An update reads the item, merges the change into it, and writes it back if it still is what was read (`gets`, `cas`),
 else again: each round that fails is one that another's write won, and the deadline bounds them all. All rounds have one
@@ -21,38 +20,21 @@ from hashlib import blake2b, sha256
 from math import ceil
 from typing import TypeVar
 
-import msgspec
-
 from ..clock import Clock, SystemClock
-from ..errors import DamagedRecord, StoreError
+from ..errors import StoreError
 from ..session.store import Applied, Change, Record
 from .memcached_server import Server
 from .memcached_url import HostPort, memcached_hosts
 from .memcached_wire import Reply, Talk, add, cas, delete, get, gets
 from .merge import check_names, merge
+from .record_bytes import from_bytes, to_bytes
 
 T = TypeVar("T")
 
-_VERSION = 1
 _MONTH = 30 * 86400  # seconds: the server takes what is more for a time of day
 _LAST = 2**31 - 1  # the latest time of day that the server can read
 _LONGEST_KEY = 250  # bytes
 _AT_ONCE = -1  # an exptime that has passed
-
-
-class _Item(msgspec.Struct, array_like=True, frozen=True):
-    version: int
-    key: str
-    fields: dict[str, bytes]
-    created: float
-    touched: float
-    expires: float
-    owner: str | None
-    generation: int
-
-
-_encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(_Item).decode
 
 
 def open_store(url: str, clock: Clock, timeout: float) -> MemcachedStore:
@@ -129,7 +111,7 @@ def _load(key: str, clock: Clock) -> Talk[Record | None]:
 
 
 def _create(key: str, record: Record, clock: Clock) -> Talk[bool]:
-    name, packed = item_key(key), _pack(key, record)
+    name, packed = item_key(key), to_bytes(key, record)
     while True:
         now = clock.time()
         if _stored((yield add(name, packed, exptime(record.expires - now))), packed):
@@ -151,7 +133,7 @@ def _update(key: str, change: Change, clock: Clock) -> Talk[Applied]:
         applied, record = merge(_record(found, key), change, now)
         if applied in (Applied.GONE, Applied.CONFLICT):
             return applied
-        packed = b"" if record is None else _pack(key, record)
+        packed = b"" if record is None else to_bytes(key, record)
         lives = _AT_ONCE if record is None else exptime(record.expires - now)
         if _stored((yield cas(name, packed, lives, _seen(found))), packed):
             return applied
@@ -163,27 +145,13 @@ def _delete(key: str) -> Talk[None]:
         raise _refusal(reply)
 
 
-def _pack(key: str, record: Record) -> bytes:
-    fields = dict(record.fields)
-    times = (record.created, record.touched, record.expires)
-    return _encode(_Item(_VERSION, key, fields, *times, record.owner or None, record.generation))
-
-
 def _record(reply: Reply, key: str) -> Record | None:
     """What was found. Empty data is what an emptied session may leave for a moment. Raises StoreError."""
     if reply.word == "END" or (reply.word == "VALUE" and not reply.value):
         return None
     if reply.word != "VALUE":
         raise _refusal(reply)
-    try:
-        item = _decode(reply.value)
-    except msgspec.DecodeError:
-        raise DamagedRecord("Memcached store: a record is damaged") from None
-    if item.version != _VERSION:
-        raise DamagedRecord("Memcached store: a record was written by another version of unsticky")
-    if item.key != key:
-        raise StoreError("Memcached store: the server answered with another session")
-    return Record(item.fields, item.created, item.touched, item.expires, item.owner, item.generation)
+    return from_bytes(reply.value, key, "Memcached store")
 
 
 def _seen(reply: Reply) -> int:

@@ -1,10 +1,13 @@
 """Sessions in Redis or Valkey, for threads and for event loops.
 
-One hash per session under `unsticky:` + key. Our own fields are `c` created, `t` touched, `e` expires (unix seconds),
-`g` generation, `o` owner (only if there is one) and `k`, the key once more: a reply that strayed is never accepted.
-The session's fields stand under `:` + name. A load is one HGETALL; every script touches this one key only, so it runs
-in a cluster. Whether a record has expired is decided by the application's clock, given to the script; the server's
-own expiry, set as the time that is left, only cleans up.
+One string per session under `unsticky:` + key: the record as bytes (see record_bytes). A load is one GET, a create one
+SET NX. An update merges its change into the record as the caller knows it, and has a script swap the one for the
+other, if the server still has the first: a compare-and-set, one round trip. If it has another one by now, that is
+what the script answers, and the change is merged into it instead. Each round that fails is one that another's write
+won, and the deadline bounds them all.
+
+The script touches this one key only, so it runs in a cluster. Whether a record has expired is decided by the
+application's clock; the server's own expiry, set as the time that is left, only cleans up.
 
 A command is repeated only if it changes nothing (load), the same twice is the same as once (delete), surely nothing
 was sent, or the server refused it because another one is to be asked.
@@ -12,80 +15,43 @@ was sent, or the server refused it because another one is to be asked.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
 from hashlib import sha1
 from math import ceil
-from typing import Any, TypeVar
+from typing import Any
 
 from ..clock import Clock
-from ..errors import DamagedRecord, StoreError
+from ..errors import StoreError
 from ..session.store import Applied, Change, Record
+from .merge import check_names, merge
+from .record_bytes import from_bytes, to_bytes
 from .redis_cluster import Cluster
 from .redis_connect import Access
 from .redis_pool import AsyncRedisPool, RedisPool
-from .redis_resp import Command, ErrorReply, Word, nonsense, pack, refusal
+from .redis_resp import Command, ErrorReply, Talk, Word, nonsense, pack, refusal
 from .redis_route import Node, Route, Single
 from .redis_sentinel import Sentinels
 from .redis_url import RedisTarget, redis_target
 
-T = TypeVar("T")
-
 _PREFIX = b"unsticky:"
+_STORE = "Redis store"
 _TOGETHER = 50  # records read in one round trip of a scan, which has one deadline
 _LONGEST = 10**14  # milliseconds, 3,000 years: what is later would overflow the server's expiry
 
-# KEYS: the hash. ARGV: now, expires, milliseconds to live, then field, value, ...
-_CREATE = """
-local expires = redis.call('HGET', KEYS[1], 'e')
-if expires and tonumber(expires) > tonumber(ARGV[1]) then return 0 end
-if redis.call('EXISTS', KEYS[1]) == 1 then redis.call('DEL', KEYS[1]) end
-for i = 4, #ARGV, 4000 do redis.call('HSET', KEYS[1], unpack(ARGV, i, math.min(i + 3999, #ARGV))) end
-redis.call('PEXPIRE', KEYS[1], ARGV[3])
+# ARGV: the record that is to be there, the one to put in its place ('' for none), milliseconds to live ('' as before).
+# 1: done. Anything else is what is there instead.
+_SWAP = """
+local kept = redis.call('GET', KEYS[1])
+if kept ~= ARGV[1] then return kept end
+if ARGV[2] == '' then
+  redis.call('DEL', KEYS[1])
+elseif ARGV[3] == '' then
+  redis.call('SET', KEYS[1], ARGV[2], 'KEEPTTL')
+else
+  redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+end
 return 1
-"""
-
-# ARGV: now, generation, what to raise it by, touched, expires, milliseconds to live, owner ('' unchanged, '-' none,
-# '=' + owner), delete_if_only ('' or '=' + prefix), number of expects, number of drops; then for each expect its name
-# and '' (absent) or '=' + value, the names of the drops, and field, value of each put.
-_UPDATE = """
-local key, at = KEYS[1], 11
-local kept = redis.call('HMGET', key, 'g', 'e', 't')
-if not kept[1] or kept[1] ~= ARGV[2] or tonumber(kept[2]) <= tonumber(ARGV[1]) then return 0 end
-for _ = 1, ARGV[9] do
-  local value = redis.call('HGET', key, ARGV[at])
-  if (value and '=' .. value or '') ~= ARGV[at + 1] then return 1 end
-  at = at + 2
-end
-local drops = at
-at = at + ARGV[10]
-if ARGV[8] ~= '' then
-  local prefix, gone, left = ':' .. string.sub(ARGV[8], 2), {}, false
-  for i = drops, at - 1 do gone[ARGV[i]] = true end
-  local function stays(name)
-    return string.sub(name, 1, 1) == ':' and string.sub(name, 1, #prefix) ~= prefix
-  end
-  for i = at, #ARGV, 2 do left = left or stays(ARGV[i]) end
-  if not left then
-    for _, name in ipairs(redis.call('HKEYS', key)) do left = left or (stays(name) and not gone[name]) end
-  end
-  if not left then
-    redis.call('DEL', key)
-    return 2
-  end
-end
--- HSET before HDEL: a server without memory refuses it, but only as a script's first write.
-for i = at, #ARGV, 4000 do redis.call('HSET', key, unpack(ARGV, i, math.min(i + 3999, #ARGV))) end
-for i = drops, at - 1, 4000 do redis.call('HDEL', key, unpack(ARGV, i, math.min(i + 3999, at - 1))) end
-if ARGV[3] ~= '0' then redis.call('HINCRBY', key, 'g', ARGV[3]) end
-if ARGV[4] ~= '' and tonumber(ARGV[4]) > tonumber(kept[3]) then redis.call('HSET', key, 't', ARGV[4]) end
-if ARGV[7] == '-' then redis.call('HDEL', key, 'o') end
-if string.sub(ARGV[7], 1, 1) == '=' then redis.call('HSET', key, 'o', string.sub(ARGV[7], 2)) end
-if ARGV[5] ~= '' and tonumber(ARGV[5]) > tonumber(kept[2]) then
-  redis.call('HSET', key, 'e', ARGV[5])
-  redis.call('PEXPIRE', key, ARGV[6])
-end
-return 3
 """
 
 # A DEL that finds nothing waits for no replica, though an earlier one may not have arrived there: this always writes.
@@ -96,7 +62,6 @@ if redis.call('DEL', KEYS[1]) == 0 then
 end
 return 1
 """
-_OUTCOMES = (Applied.GONE, Applied.CONFLICT, Applied.EMPTIED, Applied.APPLIED)
 
 
 class _Script:
@@ -111,8 +76,7 @@ class _Script:
         return Command(packed, key, lambda: pack("EVAL", self.text, 1, key, *words), repeatable, write=True)
 
 
-_create_script = _Script(_CREATE)
-_update_script = _Script(_UPDATE)
+_swap_script = _Script(_SWAP)
 _delete_script = _Script(_DELETE)
 
 
@@ -141,13 +105,14 @@ class RedisStore:
         self._pool = RedisPool(route(target), Access(target), timeout, target.wait_replicas)
 
     def load(self, key: str) -> Record | None:
-        return _record(self._pool.ask(_load(key)), key, self._clock.time())
+        record = _record(self._pool.ask(_get(_name(key))), key)
+        return record if record is not None and record.expires > self._clock.time() else None
 
     def create(self, key: str, record: Record) -> bool:
-        return _chosen((False, True), self._pool.ask(_create(key, record, self._clock.time())))
+        return self._pool.talk(_create(key, record, self._clock))
 
     def update(self, key: str, change: Change) -> Applied:
-        return _chosen(_OUTCOMES, self._pool.ask(_update(key, change, self._clock.time())))
+        return self._pool.talk(_update(key, change, self._clock))
 
     def delete(self, key: str) -> None:
         self._pool.ask(_delete(key, self._replicas))
@@ -165,7 +130,7 @@ class RedisStore:
     def _read(self, node: Node, keys: list[bytes]) -> list[tuple[str, Record]]:
         found: list[tuple[str, Record]] = []
         for start in range(0, len(keys), _TOGETHER):
-            some = [_hgetall(key) for key in keys[start : start + _TOGETHER]]
+            some = [_get(key) for key in keys[start : start + _TOGETHER]]
             replies = self._pool.ask_all(node, b"".join(command.packed for command in some), len(some))
             for command, reply in zip(some, replies, strict=True):
                 moved = type(reply) is ErrorReply and reply.target  # to another server of the cluster, meanwhile
@@ -185,13 +150,14 @@ class AsyncRedisStore:
         self._pool = AsyncRedisPool(route(target), Access(target), timeout, target.wait_replicas)
 
     async def load(self, key: str) -> Record | None:
-        return _record(await self._pool.ask(_load(key)), key, self._clock.time())
+        record = _record(await self._pool.ask(_get(_name(key))), key)
+        return record if record is not None and record.expires > self._clock.time() else None
 
     async def create(self, key: str, record: Record) -> bool:
-        return _chosen((False, True), await self._pool.ask(_create(key, record, self._clock.time())))
+        return await self._pool.talk(_create(key, record, self._clock))
 
     async def update(self, key: str, change: Change) -> Applied:
-        return _chosen(_OUTCOMES, await self._pool.ask(_update(key, change, self._clock.time())))
+        return await self._pool.talk(_update(key, change, self._clock))
 
     async def delete(self, key: str) -> None:
         await self._pool.ask(_delete(key, self._replicas))
@@ -200,12 +166,8 @@ class AsyncRedisStore:
         await self._pool.aclose()
 
 
-def _load(key: str) -> Command:
-    return _hgetall(_name(key))
-
-
-def _hgetall(name: bytes) -> Command:
-    return Command(pack("HGETALL", name), name, repeatable=True)
+def _get(name: bytes) -> Command:
+    return Command(b"*2\r\n$3\r\nGET\r\n$%d\r\n%b\r\n" % (len(name), name), name, repeatable=True)
 
 
 def _delete(key: str, replicas: int) -> Command:
@@ -218,64 +180,65 @@ def _name(key: str) -> bytes:
     return _PREFIX + key.encode()
 
 
-def _create(key: str, record: Record, now: float) -> Command:
-    fields: list[Word] = ["c", repr(record.created), "t", repr(record.touched), "e", repr(record.expires)]
-    fields += ["g", record.generation, "k", key]
-    if record.owner:
-        fields += ["o", record.owner]
-    head = (repr(now), repr(record.expires), _time_left(record.expires, now))
-    return _create_script.call(_name(key), *head, *fields, *_pairs(record.fields))
+def _create(key: str, record: Record, clock: Clock) -> Talk[bool]:
+    name, packed = _name(key), to_bytes(key, record)
+    while True:
+        now = clock.time()
+        lives = _time_left(record.expires, now)
+        if _is_new((yield Command(pack("SET", name, packed, "NX", "PX", lives), name, write=True))):
+            return True
+        there = yield _get(name)
+        kept = _record(there, key)
+        if kept is None:  # it went meanwhile
+            continue
+        if kept.expires > now:
+            return False
+        if (yield _swap_script.call(name, there, packed, lives)) == 1:
+            return True
 
 
-def _update(key: str, change: Change, now: float) -> Command:
-    expects: list[Word] = []
-    for name, value in change.expect.items():
-        expects += [f":{name}", b"" if value is None else b"=" + value]
-    drops = [f":{name}" for name in change.drop if name not in change.put]
-    owner = "" if change.owner is None else f"={change.owner}" if change.owner else "-"
-    only = "" if change.delete_if_only is None else f"={change.delete_if_only}"
-    expires = ("", "") if change.expires is None else (repr(change.expires), _time_left(change.expires, now))
-    touched = "" if change.touched is None else repr(change.touched)
-    head = (repr(now), change.generation, int(change.raise_generation), touched, *expires, owner, only)
-    return _update_script.call(_name(key), *head, len(change.expect), len(drops), *expects, *drops, *_pairs(change.put))
+def _update(key: str, change: Change, clock: Clock) -> Talk[Applied]:
+    check_names(change.put, change.drop, change.expect, [change.owner or ""])
+    name, record = _name(key), change.base
+    there, is_there = to_bytes(key, record) if record is not None else b"", False  # so far the caller only believes it
+    while True:
+        now = clock.time()
+        applied, after = merge(record, change, now)
+        if applied is Applied.APPLIED or applied is Applied.EMPTIED:
+            packed = to_bytes(key, after) if after is not None else b""
+            lives = _time_left(after.expires, now) if after is not None and change.expires is not None else b""
+            there = yield _swap_script.call(name, there, packed, lives)
+            if there == 1:
+                return applied
+        elif is_there:
+            return applied
+        else:
+            there = yield _get(name)
+        record, is_there = _record(there, key), True
 
 
 def _scan(cursor: bytes, batch: int) -> bytes:
     return pack("SCAN", cursor, "MATCH", _PREFIX + b"*", "COUNT", batch)
 
 
-def _pairs(fields: Mapping[str, bytes]) -> Iterator[Word]:
-    for name, value in fields.items():
-        yield f":{name}"
-        yield value
-
-
 def _time_left(expires: float, now: float) -> int:
     return max(1, ceil(min((expires - now) * 1000, _LONGEST)))
 
 
-def _record(reply: Any, key: str, now: float) -> Record | None:
-    """A HGETALL's reply. Raises StoreError if it is not the record of `key`."""
-    if reply == []:
+def _record(reply: Any, key: str) -> Record | None:
+    """What a GET found. Raises StoreError if it is not the record of `key`."""
+    if reply is None:
         return None
-    try:
-        pairs = dict(zip(reply[::2], reply[1::2], strict=True))
-        if pairs[b"k"] != key.encode():
-            raise StoreError("Redis store: a reply for another session was refused")
-        expires = float(pairs[b"e"])
-        if expires <= now:
-            return None
-        owner = pairs.get(b"o")
-        return Record(
-            fields={name[1:].decode(): value for name, value in pairs.items() if name[:1] == b":"},
-            created=float(pairs[b"c"]),
-            touched=float(pairs[b"t"]),
-            expires=expires,
-            owner=owner.decode() if owner is not None else None,
-            generation=int(pairs[b"g"]),
-        )
-    except (TypeError, ValueError, KeyError):
-        raise DamagedRecord("Redis store: a record is damaged") from None
+    if type(reply) is not bytes:
+        raise nonsense()
+    return from_bytes(reply, key, _STORE)
+
+
+def _is_new(reply: Any) -> bool:
+    """What became of a SET NX."""
+    if reply is not None and reply != b"OK":
+        raise nonsense()
+    return reply is not None
 
 
 def _page(reply: Any) -> tuple[bytes, list[bytes]]:
@@ -295,13 +258,6 @@ def _readable(name: bytes, reply: Any, now: float) -> Iterator[tuple[str, Record
     """The live record; nothing, if it is damaged, gone or no record at all."""
     with suppress(StoreError, UnicodeDecodeError):
         key = name.decode().removeprefix(_PREFIX.decode())
-        record = _record(reply, key, now)
-        if record is not None:
+        record = _record(reply, key)
+        if record is not None and record.expires > now:
             yield key, record
-
-
-def _chosen(outcomes: tuple[T, ...], reply: Any) -> T:
-    """What a script's number means."""
-    if type(reply) is not int or not 0 <= reply < len(outcomes):
-        raise nonsense()
-    return outcomes[reply]

@@ -15,13 +15,14 @@ from typing import Any, TypeVar
 from ..clock import SystemClock
 from ..errors import StoreError
 from .redis_connect import Access, Link, connect, open_transport
-from .redis_resp import Command, ErrorReply, LostError, late, nonsense, pack
+from .redis_resp import Command, ErrorReply, LostError, Talk, late, nonsense, pack
 from .redis_route import Ask, Leave, Node, Pause, Route, Steps, course
 from .redis_wire import Wire, wait_command
 
 T = TypeVar("T")
 Loop = asyncio.AbstractEventLoop
 
+_GRACE = 0.3  # seconds; a shared connection isn't given up because one who asks it has less than that left
 _IDLE = 64  # connections to one server kept by the threads of one process
 _monotonic = SystemClock.monotonic  # deadlines of sockets: the system keeps them, whatever Clock is given
 _ASKING = pack("ASKING")
@@ -54,7 +55,23 @@ class RedisPool:
     def ask(self, command: Command) -> Any:
         """The reply. Raises StoreError."""
         now = _monotonic()
+        return self._ask(command, now, now + self._timeout)
+
+    def talk(self, talk: Talk[T]) -> T:
+        """What the talk returns; its commands have one deadline. Raises StoreError."""
+        now = _monotonic()
         deadline = now + self._timeout
+        command = next(talk)
+        while True:
+            reply = self._ask(command, now, deadline)
+            try:
+                command = talk.send(reply)
+            except StopIteration as end:
+                result: T = end.value
+                return result
+            now = _monotonic()
+
+    def _ask(self, command: Command, now: float, deadline: float) -> Any:
         ask = self._route.aim(command, now)
         outcome = None
         if ask is not None:
@@ -199,7 +216,28 @@ class AsyncRedisPool:
         """The reply. Raises StoreError."""
         loop = asyncio.get_running_loop()
         now = loop.time()
+        return await self._ask(command, now, now + self._timeout, loop)
+
+    async def talk(self, talk: Talk[T]) -> T:
+        """What the talk returns; its commands have one deadline. Raises StoreError."""
+        loop = asyncio.get_running_loop()
+        now = loop.time()
         deadline = now + self._timeout
+        reply = await self._ask(next(talk), now, deadline, loop)
+        try:
+            command = talk.send(reply)
+            async with asyncio.timeout_at(deadline):
+                while True:
+                    now = loop.time()
+                    reply = await self._ask(command, now, max(deadline, now + _GRACE), loop)
+                    command = talk.send(reply)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        except TimeoutError:
+            raise late() from None
+
+    async def _ask(self, command: Command, now: float, deadline: float, loop: Loop) -> Any:
         ask = self._route.aim(command, now)
         outcome: Any = None
         if ask is not None:

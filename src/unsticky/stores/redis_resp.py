@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from ..errors import StoreError
 
@@ -14,6 +14,7 @@ _WINDOW = 8192  # bytes
 _DEEPEST = 8  # arrays in arrays; CLUSTER SLOTS has four
 
 Word = bytes | str | int
+T = TypeVar("T")
 
 
 class LostError(StoreError):
@@ -25,15 +26,21 @@ class LostError(StoreError):
         self.opening = opening
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Command:
-    """Packed bytes; `whole` packs the same with the script's text, for a server that does not know the script."""
+    """Packed bytes; `whole` packs the same with the script's text, for a server that does not know the script.
+
+    Nobody changes one; freezing it would cost each command a microsecond.
+    """
 
     packed: bytes
     key: bytes = b""  # the one key that it touches: it says which server of a cluster is asked
     whole: Callable[[], bytes] | None = None
     repeatable: bool = False  # doing it twice is as good as once
     write: bool = False  # replicas may have to acknowledge it
+
+
+Talk = Generator[Command, Any, T]  # a verb of several commands: it yields them, and receives their replies
 
 
 class ErrorReply:
@@ -67,11 +74,11 @@ def late() -> StoreError:
 
 def pack(*words: Word) -> bytes:
     """A command as RESP: an array of bulk strings."""
-    out = [b"*%d\r\n" % len(words)]
+    parts: list[bytes] = []
     for word in words:
         data = word if type(word) is bytes else str(word).encode()
-        out.append(b"$%d\r\n%b\r\n" % (len(data), data))
-    return b"".join(out)
+        parts += (b"$%d" % len(data), data)
+    return b"*%d\r\n%b\r\n" % (len(words), b"\r\n".join(parts))
 
 
 class ReplyParser:
