@@ -11,6 +11,7 @@ import time
 from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
+from weakref import WeakValueDictionary
 
 from ..clock import SystemClock
 from ..errors import StoreError
@@ -210,6 +211,7 @@ class AsyncRedisPool:
         self._route, self._access = route, access
         self._timeout, self._replicas = timeout, replicas
         self._wires: dict[Loop, dict[tuple[Node, bool], Wire]] = {}
+        self._turns: WeakValueDictionary[tuple[Loop, bytes], asyncio.Lock] = WeakValueDictionary()
         self._born = _forks
 
     async def ask(self, command: Command) -> Any:
@@ -226,7 +228,7 @@ class AsyncRedisPool:
         reply = await self._ask(next(talk), now, deadline, loop)
         try:
             command = talk.send(reply)
-            async with asyncio.timeout_at(deadline):
+            async with asyncio.timeout_at(deadline), self._turn(loop, command.key):
                 while True:
                     now = loop.time()
                     reply = await self._ask(command, now, max(deadline, now + _GRACE), loop)
@@ -236,6 +238,13 @@ class AsyncRedisPool:
             return result
         except TimeoutError:
             raise late() from None
+
+    def _turn(self, loop: Loop, key: bytes) -> asyncio.Lock:
+        """Of those who change one record and were not lucky at once: a hundred would else overtake each other."""
+        turn = self._turns.get((loop, key))
+        if turn is None:
+            turn = self._turns[loop, key] = asyncio.Lock()
+        return turn
 
     async def _ask(self, command: Command, now: float, deadline: float, loop: Loop) -> Any:
         ask = self._route.aim(command, now)
