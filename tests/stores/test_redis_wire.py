@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from unsticky.stores.redis_resp import ErrorReply, ReplyError, ReplyParser, pack
+from unsticky.stores.redis_resp import PARTIAL, ErrorReply, ReplyError, ReplyParser, pack, whole_reply
 
 bulks = st.one_of(st.none(), st.binary(max_size=30), st.just(b"\r\n"), st.just(b"$3\r\n"))
 scalars = st.one_of(st.integers(-(2**63), 2**63 - 1), bulks)
@@ -83,6 +83,25 @@ def test_values_that_look_like_replies(items: list[bytes]) -> None:
         found += parser.feed(data[start : start + 997])
     assert found == [items, [b"next"]]
     assert parser.between
+
+
+@given(st.binary(max_size=40), st.binary(max_size=3))
+def test_a_whole_reply(value: bytes, more: bytes) -> None:
+    """The quick way takes a value that is all there is, and leaves everything else to the parser."""
+    data = spoken(value)
+    assert whole_reply(data) == value
+    if more:
+        assert whole_reply(data + more) is PARTIAL
+    for cut in range(len(data)):
+        assert whole_reply(data[:cut]) is PARTIAL
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"$-1\r\n", b"$-2\r\n", b"$x\r\nabc\r\n", b"+OK\r\n", b"$3\r\nabcde", b"$\r\n\r\n"]
+)
+def test_no_whole_reply(data: bytes) -> None:
+    """What is no value, or not as long as it says."""
+    assert whole_reply(data) is PARTIAL
 
 
 def test_lengths_that_lie_in_an_array() -> None:

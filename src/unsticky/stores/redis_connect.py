@@ -16,7 +16,18 @@ from typing import Any, cast
 
 from ..clock import SystemClock
 from ..errors import StoreError
-from .redis_resp import ErrorReply, LostError, ReplyError, ReplyParser, late, nonsense, pack, refusal
+from .redis_resp import (
+    PARTIAL,
+    ErrorReply,
+    LostError,
+    ReplyError,
+    ReplyParser,
+    late,
+    nonsense,
+    pack,
+    refusal,
+    whole_reply,
+)
 from .redis_route import Node
 from .redis_url import RedisTarget
 
@@ -141,25 +152,35 @@ class Link:
 
     def exchange(self, packed: bytes, count: int, deadline: float) -> list[Any]:
         """Send commands and read their `count` replies by `deadline`. Raises StoreError."""
-        parser = ReplyParser()
-        replies: list[Any] = []
         try:
             self._send(packed, deadline)
-            while len(replies) < count:
-                self._peer.settimeout(_left(deadline))
-                data = self._peer.recv(_READ)
-                if not data:
-                    raise LostError("Redis store: the connection was lost", sent=True)
-                replies.extend(parser.feed(data))
+            data = self._receive(deadline)
+            if count == 1 and (reply := whole_reply(data)) is not PARTIAL:
+                return [reply]
+            return self._replies(data, count, deadline)
         except TimeoutError:
             raise late() from None
         except OSError as error:
             raise LostError("Redis store: the connection was lost", sent=True) from error
         except ReplyError:
             raise nonsense() from None
+
+    def _replies(self, data: bytes, count: int, deadline: float) -> list[Any]:
+        """Those in `data`, and in what is still to come."""
+        parser = ReplyParser()
+        replies = list(parser.feed(data))
+        while len(replies) < count:
+            replies.extend(parser.feed(self._receive(deadline)))
         if len(replies) > count or not parser.between:
             raise nonsense()
         return replies
+
+    def _receive(self, deadline: float) -> bytes:
+        self._peer.settimeout(_left(deadline))
+        data = self._peer.recv(_READ)
+        if not data:
+            raise LostError("Redis store: the connection was lost", sent=True)
+        return data
 
     def _send(self, packed: bytes, deadline: float) -> None:
         self._peer.settimeout(_left(deadline))

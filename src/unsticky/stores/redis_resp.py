@@ -8,9 +8,8 @@ from typing import Any, TypeVar
 
 from ..errors import StoreError
 
-_MORE = object()
-_BULK = ord("$")
-_WINDOW = 8192  # bytes
+PARTIAL = object()
+_LENGTH = 24  # bytes of a line that says a length
 _DEEPEST = 8  # arrays in arrays; CLUSTER SLOTS has four
 
 Word = bytes | str | int
@@ -81,6 +80,18 @@ def pack(*words: Word) -> bytes:
     return b"*%d\r\n%b\r\n" % (len(words), b"\r\n".join(parts))
 
 
+def whole_reply(data: bytes) -> Any:
+    """The usual reply to a GET, quickly: one value that is all of `data`. PARTIAL for any other: a parser knows."""
+    if data[:1] == b"$":
+        end = data.find(b"\r\n", 1, _LENGTH)
+        try:
+            if end > 0 and int(data[1:end]) == len(data) - end - 4 >= 0 and data[-2:] == b"\r\n":
+                return data[end + 2 : -2]
+        except ValueError:
+            pass
+    return PARTIAL
+
+
 class ReplyParser:
     """RESP2 replies from bytes as they come: scalars, and arrays of anything."""
 
@@ -98,10 +109,10 @@ class ReplyParser:
         """The replies that `data` completes. Raises ReplyError."""
         self._buffer = self._buffer[self._at :] + data if self._at < len(self._buffer) else data
         self._at = 0
-        while (item := self._next()) is not _MORE:
+        while (item := self._next()) is not PARTIAL:
             if not self._begun:
                 yield item
-            elif (whole := self._collected(item)) is not _MORE:
+            elif (whole := self._collected(item)) is not PARTIAL:
                 yield whole
 
     def _collected(self, item: Any) -> Any:
@@ -110,18 +121,18 @@ class ReplyParser:
             items, count = self._begun[-1]
             items.append(item)
             if len(items) < count:
-                return _MORE
+                return PARTIAL
             self._begun.pop()
             item = items
         return item
 
     def _next(self) -> Any:
-        """The next scalar, or array that was read at once. Of any other array this only begins it."""
+        """The next scalar, or empty array. Any other array is only begun."""
         while True:
             buffer, at = self._buffer, self._at
             end = buffer.find(b"\r\n", at)
             if end < 0:
-                return _MORE
+                return PARTIAL
             kind, line = buffer[at : at + 1], buffer[at + 1 : end]
             try:
                 if kind == b"$":
@@ -130,7 +141,7 @@ class ReplyParser:
                 item = self._array(int(line)) if kind == b"*" else _scalar(kind, line)
             except ValueError:
                 raise ReplyError("a length is no number") from None
-            if item is not _MORE:
+            if item is not PARTIAL:
                 return item
 
     def _bulk(self, size: int, start: int) -> Any:
@@ -139,7 +150,7 @@ class ReplyParser:
             return None
         stop = start + size
         if len(self._buffer) < stop + 2:
-            return _MORE
+            return PARTIAL
         if self._buffer[stop : stop + 2] != b"\r\n":
             raise ReplyError("a length is wrong")
         self._at = stop + 2
@@ -148,47 +159,12 @@ class ReplyParser:
     def _array(self, count: int) -> Any:
         if count < 0:
             return None
-        items = self._small_bulks(count)
-        if items is None:
-            items = self._bulks(count)
-        if items is None:
-            if len(self._begun) == _DEEPEST:
-                raise ReplyError("arrays in arrays without end")
-            self._begun.append(([], count))
-            return _MORE
-        return items
-
-    def _small_bulks(self, count: int) -> list[bytes] | None:
-        """The same, cut at its line ends: a third of the time. None if a value has some, or for want of room or data.
-
-        If every value is as long as the line before it says, none has been cut.
-        """
-        window = self._buffer[self._at : self._at + _WINDOW]
-        parts = window.split(b"\r\n", 2 * count)
-        values = parts[1:-1:2]
-        if len(parts) <= 2 * count or [b"$%d" % len(value) for value in values] != parts[:-1:2]:
-            return None
-        self._at += len(window) - len(parts[-1])
-        return values
-
-    def _bulks(self, count: int) -> list[bytes] | None:
-        """The usual array at once: bulk strings that are all here. None for any other, which comes item by item."""
-        buffer, at, items = self._buffer, self._at, []
-        try:
-            for _ in range(count):
-                end = buffer.index(b"\r\n", at)
-                size = int(buffer[at + 1 : end])
-                if buffer[at] != _BULK or size < 0:
-                    return None
-                at = end + 2 + size
-                if buffer[at : at + 2] != b"\r\n":  # not all here, or wrong
-                    return None
-                items.append(buffer[end + 2 : at])
-                at += 2
-        except ValueError:
-            return None
-        self._at = at
-        return items
+        if count == 0:
+            return []
+        if len(self._begun) == _DEEPEST:
+            raise ReplyError("arrays in arrays without end")
+        self._begun.append(([], count))
+        return PARTIAL
 
 
 def _scalar(kind: bytes, line: bytes) -> Any:

@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any
 
 from ..errors import StoreError
-from .redis_resp import LostError, ReplyError, ReplyParser, late, nonsense, pack
+from .redis_resp import PARTIAL, LostError, ReplyError, ReplyParser, late, nonsense, pack, whole_reply
 
 _READ = 65536  # bytes
 _STALL = 0.005  # seconds; an event loop that is later than this itself can't tell yet that the server is late
@@ -163,8 +163,10 @@ class Wire(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         if self.closed:
             return
+        data = bytes(self._buffer[:nbytes])
         try:
-            for reply in self._parser.feed(bytes(self._buffer[:nbytes])):
+            whole = whole_reply(data) if self._parser.between else PARTIAL
+            for reply in self._parser.feed(data) if whole is PARTIAL else (whole,):
                 waiter = self._waiters.popleft()[0]
                 if not waiter.done():
                     waiter.set_result(reply)
