@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import closing
+from itertools import cycle
 from pathlib import Path
 
 import redis
@@ -25,8 +26,11 @@ from unsticky.stores import open_async_store, open_store
 
 CLOCK = SystemClock()
 NOW = CLOCK.time()
-RECORD = Record({f"field {n}": bytes(100) for n in range(10)}, NOW, NOW, NOW + 3600)
-CHANGE = Change(generation=0, put={"field 1": b"x" * 100})
+FIELDS = {f"field {n}": bytes(100) for n in range(10)}
+RECORDS = [Record({**FIELDS, "field 1": byte * 100}, NOW, NOW, NOW + 3600) for byte in (b"x", b"y")]
+# From either record to the other one, as by a request that has loaded it.
+CHANGES = [Change(generation=0, put={"field 1": RECORDS[1 - n].fields["field 1"]}, base=RECORDS[n]) for n in range(2)]
+KEYS = 64  # a session for each caller: those of one user rarely write at the same time
 OPERATIONS, ROUNDS = 2000, 5
 
 
@@ -41,17 +45,17 @@ def timed(work: Callable[[], object]) -> float:
     return best / OPERATIONS
 
 
-async def timed_async(work: Callable[[], Awaitable[object]], callers: int) -> float:
-    async def call() -> None:
-        for _ in range(OPERATIONS // callers):
-            await work()
+async def timed_async(work: Callable[[str, int], Awaitable[object]], callers: int) -> float:
+    async def call(key: str) -> None:
+        for number in range(OPERATIONS // callers // 2 * 2):
+            await work(key, number % 2)
 
     best = float("inf")
     for _ in range(ROUNDS):
         started = time.perf_counter()
-        await asyncio.gather(*(call() for _ in range(callers)))
+        await asyncio.gather(*(call(f"key {n}") for n in range(callers)))
         best = min(best, time.perf_counter() - started)
-    return best / (OPERATIONS // callers * callers)
+    return best / (OPERATIONS // callers // 2 * 2 * callers)
 
 
 def show(name: str, seconds: float, raw: float) -> None:
@@ -60,22 +64,26 @@ def show(name: str, seconds: float, raw: float) -> None:
 
 async def show_async(store: AsyncStore, raw: float) -> None:
     for callers in (1, 64):
-        show(f"async load, {callers} at once", await timed_async(lambda: store.load("key"), callers), raw)
-        show(f"async update, {callers} at once", await timed_async(lambda: store.update("key", CHANGE), callers), raw)
+        loading = await timed_async(lambda key, _: store.load(key), callers)
+        show(f"async load, {callers} at once", loading, raw)
+        updating = await timed_async(lambda key, n: store.update(key, CHANGES[n]), callers)
+        show(f"async update, {callers} at once", updating, raw)
     await store.aclose()
 
 
 def measure(url: str, raw: float) -> None:
     store = open_store(url, clock=CLOCK, timeout=5.0)
-    show("load", timed(lambda: store.load("key")), raw)
-    show("update", timed(lambda: store.update("key", CHANGE)), raw)
+    show("load", timed(lambda: store.load("key 0")), raw)
+    turns = cycle(CHANGES)
+    show("update", timed(lambda: store.update("key 0", next(turns))), raw)
     store.close()
     asyncio.run(show_async(open_async_store(url, clock=CLOCK, timeout=5.0), raw))
 
 
 def fill(url: str) -> None:
     store = open_store(url, clock=CLOCK, timeout=5.0)
-    store.create("key", RECORD)
+    for n in range(KEYS):
+        store.create(f"key {n}", RECORDS[0])
     store.close()
 
 
@@ -84,7 +92,7 @@ def sqlite(folder: Path) -> None:
     fill(url)
     with closing(sqlite3.connect(folder / "sessions.db")) as raw:
         select = "SELECT fields FROM unsticky_sessions WHERE key = ?"
-        floor = timed(lambda: raw.execute(select, ("key",)).fetchone())
+        floor = timed(lambda: raw.execute(select, ("key 0",)).fetchone())
     print("SQLite")
     show("raw SELECT", floor, floor)
     measure(url, floor)
