@@ -29,7 +29,7 @@ from .record_bytes import from_bytes, to_bytes
 from .redis_cluster import Cluster
 from .redis_connect import Access
 from .redis_pool import AsyncRedisPool, RedisPool
-from .redis_resp import Command, ErrorReply, Talk, Word, nonsense, pack, refusal
+from .redis_resp import Command, ErrorReply, Talk, nonsense, pack, pack_bytes, refusal
 from .redis_route import Node, Route, Single
 from .redis_sentinel import Sentinels
 from .redis_url import RedisTarget, redis_target
@@ -69,10 +69,10 @@ class _Script:
 
     def __init__(self, text: str) -> None:
         self.text = text
-        self.digest = sha1(text.encode(), usedforsecurity=False).hexdigest()
+        self.digest = sha1(text.encode(), usedforsecurity=False).hexdigest().encode()
 
-    def call(self, key: bytes, *words: Word, repeatable: bool = False) -> Command:
-        packed = pack("EVALSHA", self.digest, 1, key, *words)
+    def call(self, key: bytes, *words: bytes, repeatable: bool = False) -> Command:
+        packed = pack_bytes(b"EVALSHA", self.digest, b"1", key, *words)
         return Command(packed, key, lambda: pack("EVAL", self.text, 1, key, *words), repeatable, write=True)
 
 
@@ -167,7 +167,7 @@ class AsyncRedisStore:
 
 
 def _get(name: bytes) -> Command:
-    return Command(b"*2\r\n$3\r\nGET\r\n$%d\r\n%b\r\n" % (len(name), name), name, repeatable=True)
+    return Command(pack_bytes(b"GET", name), name, None, True)
 
 
 def _delete(key: str, replicas: int) -> Command:
@@ -185,7 +185,7 @@ def _create(key: str, record: Record, clock: Clock) -> Talk[bool]:
     while True:
         now = clock.time()
         lives = _time_left(record.expires, now)
-        if _is_new((yield Command(pack("SET", name, packed, "NX", "PX", lives), name, write=True))):
+        if _is_new((yield Command(pack_bytes(b"SET", name, packed, b"NX", b"PX", lives), name, write=True))):
             return True
         there = yield _get(name)
         kept = _record(there, key)
@@ -221,8 +221,9 @@ def _scan(cursor: bytes, batch: int) -> bytes:
     return pack("SCAN", cursor, "MATCH", _PREFIX + b"*", "COUNT", batch)
 
 
-def _time_left(expires: float, now: float) -> int:
-    return max(1, ceil(min((expires - now) * 1000, _LONGEST)))
+def _time_left(expires: float, now: float) -> bytes:
+    """In milliseconds."""
+    return b"%d" % max(1, ceil(min((expires - now) * 1000, _LONGEST)))
 
 
 def _record(reply: Any, key: str) -> Record | None:

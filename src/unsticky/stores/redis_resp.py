@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from ..errors import StoreError
 
 PARTIAL = object()
+_BULK = ord("$")
 _LENGTH = 24  # bytes of a line that says a length
 _DEEPEST = 8  # arrays in arrays; CLUSTER SLOTS has four
 
@@ -73,11 +74,12 @@ def late() -> StoreError:
 
 def pack(*words: Word) -> bytes:
     """A command as RESP: an array of bulk strings."""
-    parts: list[bytes] = []
-    for word in words:
-        data = word if type(word) is bytes else str(word).encode()
-        parts += (b"$%d" % len(data), data)
-    return b"*%d\r\n%b\r\n" % (len(words), b"\r\n".join(parts))
+    return pack_bytes(*[word if type(word) is bytes else str(word).encode() for word in words])
+
+
+def pack_bytes(*words: bytes) -> bytes:
+    """The same, without a look at the words' types."""
+    return b"*%d\r\n%b" % (len(words), b"".join([b"$%d\r\n%b\r\n" % (len(word), word) for word in words]))
 
 
 def whole_reply(data: bytes) -> Any:
@@ -133,10 +135,10 @@ class ReplyParser:
             end = buffer.find(b"\r\n", at)
             if end < 0:
                 return PARTIAL
-            kind, line = buffer[at : at + 1], buffer[at + 1 : end]
             try:
-                if kind == b"$":
-                    return self._bulk(int(line), end + 2)
+                if buffer[at] == _BULK:
+                    return self._bulk(int(buffer[at + 1 : end]), end + 2)
+                kind, line = buffer[at : at + 1], buffer[at + 1 : end]
                 self._at = end + 2
                 item = self._array(int(line)) if kind == b"*" else _scalar(kind, line)
             except ValueError:
