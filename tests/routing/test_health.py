@@ -50,6 +50,16 @@ def test_a_new_endpoint_is_used_before_its_first_check() -> None:
     assert get(pool).status == 200
 
 
+def test_a_first_good_check_changes_nothing_for_calls() -> None:
+    """A pool of ten thousand is not ranked anew ten thousand times; a first bad check does count at once."""
+    pool = make_pool("a", "b")
+    before, _ = pool.ranking()
+    pool.report_health(endpoint("a"), True)
+    assert pool.ranking()[0] is before
+    pool.report_health(endpoint("b"), False)
+    assert {get(pool).hosts[0] for _ in range(20)} == {"a"}
+
+
 def test_changes_are_events() -> None:
     """One per change of mind, none per result; results about others are ignored."""
     pool = make_pool("a", "b")

@@ -117,12 +117,20 @@ def choice(tiers: tuple[Tier, ...], tried: Sequence[EndpointState]) -> tuple[Tie
     """
     if not tried:
         return tiers[0], ()
-    last = tried[-1:]
-    for excluded in (tried, _used_most(tiers, tried), last):
-        for tier in tiers:
-            if any(state not in excluded for state in tier.states):
-                return tier, excluded
+    if tier := _with_others(tiers, tried):
+        return tier, tried
+    for excluded in (_used_most(tiers, tried), tried[-1:]):  # only now: it looks at all
+        if tier := _with_others(tiers, excluded):
+            return tier, excluded
     return tiers[0], ()
+
+
+def _with_others(tiers: tuple[Tier, ...], excluded: Sequence[EndpointState]) -> Tier | None:
+    """The first with an endpoint that is not excluded."""
+    for tier in tiers:
+        if any(state not in excluded for state in tier.states):
+            return tier
+    return None
 
 
 def _used_most(tiers: tuple[Tier, ...], tried: Sequence[EndpointState]) -> Sequence[EndpointState]:

@@ -164,7 +164,8 @@ class Pool:
             self._stale = True
         known, now = state.healthy is not None, self.clock.monotonic()
         if observe_check(state, result, self.options.health, now):
-            self._stale = True
+            # Unknown counts as healthy: ranking a large pool anew after each first good check would stall its calls.
+            self._stale = self._stale or known or not result.ok
             self._tell(HealthChanged(state.endpoint, result.ok))
             if result.ok and known:
                 state.ready_since = now
