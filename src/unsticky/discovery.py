@@ -153,7 +153,7 @@ class Follower:
         try:
             with suppressed():
                 while True:
-                    await self._look()
+                    await self.look()
                     await asyncio.sleep(self._findings.pause(self._paced(), self._random))
         finally:
             self._forget()
@@ -164,7 +164,8 @@ class Follower:
             self._asking.cancel()
             self._asking = None
 
-    async def _look(self) -> None:
+    async def look(self) -> None:
+        """Ask the source once, and give the pool what it says."""
         findings, clock = self._findings, self._pool.clock
         try:
             endpoints = findings.answered(await self._asked(), clock.monotonic())

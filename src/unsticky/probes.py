@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from random import Random
 
+import anyio
+import anyio.lowlevel
 import httpx
 
 from .errors import Problem
 from .routing.call import Endpoint, authority
-from .routing.health import BAD, GOOD, MOST_BODY, CheckResult, checked, judged, pause, target
+from .routing.health import GOOD, MOST_BODY, CheckResult, checked, judged, pause, target
 from .routing.options import HealthOptions, PoolOptions
 from .routing.pool import Pool
 from .telemetry.otel import suppressed
@@ -62,6 +65,7 @@ class _Checks:
         self._tasks = {}
         self._traffic = asyncio.Event()
         self._places = asyncio.Semaphore(_AT_ONCE)
+        await prepare()
         with suppressed():
             async with asyncio.TaskGroup() as group:
                 while True:
@@ -82,7 +86,7 @@ class _Checks:
     async def _watch(self, endpoint: Endpoint) -> None:
         while True:
             async with self._places:
-                result = await _check(endpoint, self._options)
+                result = await check(endpoint, self._options)
             with self._pool.lock:
                 healthy = self._pool.report_health(endpoint, result)
             report(self._pool)
@@ -103,15 +107,41 @@ class _Checks:
         await asyncio.sleep(self._random.uniform(0, min(seconds, self._options.interval)))  # not all at once
 
 
-async def _check(endpoint: Endpoint, options: HealthOptions) -> CheckResult:
+async def prepare() -> None:
+    """Load what checks need: it can take longer than the first one may, whose result would be a verdict."""
+    async with httpx.AsyncClient(trust_env=False, verify=_no_tls()):
+        await anyio.lowlevel.checkpoint()
+
+
+async def check(endpoint: Endpoint, options: HealthOptions) -> CheckResult:
+    """Ask `endpoint` once."""
     origin, host, port = target(endpoint.url, options.port)
     try:
         async with asyncio.timeout(options.timeout):
-            return await (
-                _connected(host, port) if options.type == "tcp" else _answered(origin, options, endpoint.host)
-            )
-    except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, OSError, ValueError):
-        return BAD
+            if options.type == "tcp":
+                return await _connected(host, port)
+            return await _answered(origin, options, endpoint.host)
+    except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, OSError, ValueError) as error:
+        return CheckResult(False, reason=_reason(error, options.timeout))
+
+
+def _reason(error: Exception, seconds: float) -> str:
+    """Nothing of what was sent: headers of checks may be secrets."""
+    if isinstance(error, (TimeoutError, httpx.TimeoutException)):
+        return f"no answer within {seconds:g} s"
+    if isinstance(error, (httpx.ConnectError, OSError)):
+        causes = tuple(_causes(error))
+        if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes):
+            return "its certificate is not good"
+        resolved = not any(isinstance(cause, socket.gaierror) for cause in causes)
+        return "could not connect" if resolved else "its name can't be resolved"
+    return "the answer is no HTTP" if isinstance(error, httpx.RemoteProtocolError) else type(error).__name__
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 async def _connected(host: str, port: int) -> CheckResult:

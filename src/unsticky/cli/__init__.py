@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from .. import __version__
-from . import check, sessions, settings
+from . import check, pools, sessions, settings
 
 EXAMPLES = """\
 examples:
@@ -18,6 +18,8 @@ examples:
   unsticky settings schema > schema.json    for editors: "#:schema schema.json" as the file's first line
   unsticky sessions list --owner 42         where is this user logged in?
   unsticky sessions revoke --owner 42       log them out everywhere
+  unsticky pools probe                      do all endpoints answer?
+  unsticky pools explain catalog --path /x  where would this call go, and why?
   unsticky sessions stats                   how many sessions are there, how old, how large?
   unsticky check shop:app --script flows.py     does any state stay behind in a replica?
 """
@@ -59,5 +61,6 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     settings.add_to(commands)
     sessions.add_to(commands)
+    pools.add_to(commands)
     check.add_to(commands)
     return parser

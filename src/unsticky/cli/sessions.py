@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
-from importlib import import_module
 from typing import TYPE_CHECKING
 
+from .commands import command, later
+
 if TYPE_CHECKING:
-    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+    from .commands import Commands
 
 SESSIONS = """\
 The store is the one of the settings that an app started here would use, or --store. An operation may take 5 s, or
@@ -72,7 +72,7 @@ examples:
 
 def add_to(commands: Commands) -> None:
     """Add ``sessions`` and its subcommands."""
-    parser = _command(commands, "sessions", "list and end sessions, and look after their store", SESSIONS)
+    parser = command(commands, "sessions", "list and end sessions, and look after their store", SESSIONS)
     parser.set_defaults(parser=parser)
     below = parser.add_subparsers(title="commands", metavar="COMMAND")
     _add_list(below)
@@ -112,30 +112,11 @@ def _add_revoke(below: Commands) -> None:
 
 def _on_store(below: Commands, name: str, does: str, epilog: str, action: str) -> argparse.ArgumentParser:
     """A subcommand that needs a store. `action`: which function of which file does it."""
-    parser = _command(below, name, does, epilog)
+    parser = command(below, name, does, epilog)
     parser.add_argument("--settings", metavar="FILE", help="instead of the settings that an app started here would use")
     parser.add_argument("--store", metavar="URL", help="instead of the settings' store")
-    parser.set_defaults(run=_later(action))
+    parser.set_defaults(run=later(action))
     return parser
-
-
-def _later(action: str) -> Callable[[argparse.Namespace], int]:
-    """Stores and telemetry are imported when they are needed: `unsticky --help` and the other commands start fast."""
-    module, _, name = action.partition(":")
-
-    def run(options: argparse.Namespace) -> int:
-        from .reporting import reported
-
-        return reported(getattr(import_module(f"{__package__}.{module}"), name), options)
-
-    return run
-
-
-def _command(commands: Commands, name: str, does: str, epilog: str) -> argparse.ArgumentParser:
-    form = argparse.RawDescriptionHelpFormatter
-    return commands.add_parser(
-        name, help=does, description=f"{does.capitalize()}.", epilog=epilog, formatter_class=form
-    )
 
 
 def _positive(text: str) -> int:

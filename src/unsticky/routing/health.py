@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 from random import Random
 from urllib.parse import urlsplit
@@ -21,6 +21,7 @@ class CheckResult:
     ok: bool
     decisive: bool = False
     degraded: bool = False
+    reason: str = field(default="", compare=False)  # why it is bad, in a few words
 
 
 GOOD = CheckResult(True)
@@ -38,9 +39,9 @@ def judged(status: int, headers: Mapping[str, str], body: str, options: HealthOp
     As in Envoy a status that is neither expected nor retriable is decisive: the endpoint itself says that it is ill.
     """
     if status not in options.statuses:
-        return CheckResult(False, decisive=status not in options.retriable_statuses)
+        return CheckResult(False, decisive=status not in options.retriable_statuses, reason=f"status {status}")
     if options.body is not None and options.body not in body:
-        return BAD
+        return CheckResult(False, reason="the expected text is not in the answer")
     return CheckResult(True, degraded=options.degraded_header.lower() in headers)
 
 
