@@ -275,6 +275,26 @@ def test_explain_draws_and_methods(pools: Command, two: list[Upstream]) -> None:
     assert "no retries: attempts = 1" in pools.says(0, "explain", "catalog")
 
 
+def test_explain_rules(pools: Command, two: list[Upstream]) -> None:
+    """The rules that hold send the call to another pool, and to a level of it; those of others' tenants do not."""
+    rule = {"name": "big tenants", "when": {"path": ["/reports/*"], "header": {"x-tenant": "big-*"}}, "use_pool": "big"}
+    second = {"url": two[1].url, "priority": 1}
+    pools.settings(
+        catalog={"endpoints": [two[0].url], "rules": [rule]},
+        big={"endpoints": [two[0].url, second], "rules": [{"when": {"method": ["POST"]}, "use_priority": 1}]},
+    )
+    arguments = ["explain", "catalog", "--path", "/reports/1?x=1", "--header"]
+    [said] = pools.objects(0, *arguments, "x-tenant=big-a", "--method", "POST")
+    assert said["pool"] == "big"
+    assert said["rules"] == ['rule "big tenants" of catalog: use pool big', 'rule "0" of big: begin with priority 1']
+    assert said["attempts"] == [two[1].url, two[0].url, two[1].url]
+    assert pools.objects(0, *arguments, "x-tenant=big-a")[0]["attempts"][0] == two[0].url
+    [said] = pools.objects(0, *arguments, "x-tenant=small")
+    assert (said["pool"], said["rules"]) == ("catalog", [])
+    text = pools.says(0, *arguments, "x-tenant=big-a")
+    assert text.startswith('rule "big tenants" of catalog: use pool big\nbig: least_request, no health checks')
+
+
 # all of them ---------------------------------------------------------------------------------------------------------
 
 

@@ -48,9 +48,10 @@ examples:
   unsticky pools status catalog --json
 """
 EXPLAIN = """\
-Like `status` it looks with its own eyes. Then it goes through one call: the hash key and what it is made of, the
-endpoint of the first attempt, and those of its retries, if each attempt failed. For balancers that draw it shows one of
-the possible draws. Nothing is sent but health checks, and values of headers and cookies are not printed.
+Like `status` it looks with its own eyes. Then it goes through one call: the rules that hold for it, the hash key and
+what it is made of, the endpoint of the first attempt, and those of its retries, if each attempt failed. For balancers
+that draw it shows one of the possible draws. Rules about error rates and load hold in apps alone: here nothing failed,
+and no call is in flight. Nothing is sent but health checks, and values of headers and cookies are not printed.
 
 examples:
   unsticky pools explain catalog

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from urllib.parse import parse_qsl, urlsplit
+from zoneinfo import ZoneInfo
 
 from ..clock import SystemClock
 from ..errors import NoHealthyEndpoint
@@ -15,7 +16,8 @@ from ..routing.endpoint import EndpointState
 from ..routing.explain import Explained
 from ..routing.explain import explain as explain_pool
 from ..routing.hashing import HashKey, call_key, hash_text, parse_hash_keys
-from ..routing.options import HASHING, HashKeyOptions, RetryOptions
+from ..routing.options import HASHING, HashKeyOptions, PoolOptions, RetryOptions
+from ..routing.rules import Preference, Rule, decide, rules_from
 from .pools_seen import Seen, own_checks, probe, seen
 from .pools_status import lines as status_lines
 from .texts import counted
@@ -28,13 +30,16 @@ class Trip:
     key: int | None
     parts: tuple[str, ...]
     attempts: tuple[Endpoint, ...]
-    problem: str = ""  # why there are none
+    rules: tuple[str, ...] = ()  # those that hold for it, in words
+    problem: str = ""  # why there are no attempts
 
 
 class Described:
-    """A HashSource: the call as the command line describes it."""
+    """The call as the command line describes it: what its key is made of, and what rules ask about it and its pool."""
 
-    def __init__(self, options: argparse.Namespace) -> None:
+    def __init__(self, options: argparse.Namespace, one: Seen) -> None:
+        self._pool = one.pool
+        self._method: str = options.method
         target = urlsplit(options.path)
         self._path = target.path or "/"
         self._query = dict(reversed(parse_qsl(target.query, keep_blank_values=True)))  # the first one counts
@@ -60,6 +65,21 @@ class Described:
     def session(self) -> str | None:
         return self._session
 
+    def method(self) -> str:
+        return self._method
+
+    def fit_percent(self) -> float:
+        return self._pool.fit_percent()
+
+    def error_rate(self, window: float) -> tuple[float, int]:
+        return 0.0, 0  # an app's own, and so are calls in flight
+
+    def in_flight(self) -> int:
+        return 0
+
+    def time(self) -> float:
+        return SystemClock.time()
+
 
 def _headers(pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
     """Several of one name are joined, as the transport does it."""
@@ -72,9 +92,10 @@ def _headers(pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
 
 def explain(options: argparse.Namespace) -> int:
     """Exit status 1 when there is no endpoint for the call."""
-    [one] = found = seen(options, [options.pool])
-    probe(found, [None if options.no_probe else own_checks(one)])
-    explained, trip = explain_pool(one.pool), trip_of(one, options)
+    found = seen(options, [options.pool], reached=True)
+    probe(found, [None if options.no_probe else own_checks(one) for one in found])
+    one, rules, prefer = _way({each.name: each for each in found}, found[0], options)
+    explained, trip = explain_pool(one.pool), replace(_trip(one, options, prefer), rules=rules)
     if options.json:
         print(_object(one, explained, trip))
     else:
@@ -82,15 +103,42 @@ def explain(options: argparse.Namespace) -> int:
     return int(not trip.attempts)
 
 
-def trip_of(one: Seen, options: argparse.Namespace) -> Trip:
+def _way(
+    found: Mapping[str, Seen], one: Seen, options: argparse.Namespace
+) -> tuple[Seen, tuple[str, ...], Preference | None]:
+    """The pool that rules send the call to, what they say in words, and where in it the call begins."""
+    said: list[str] = []
+    prefer = None
+    while (rule := decide(_rules(one.options), Described(options, one))) is not None:
+        said.append(f'rule "{rule.label}" of {one.name}: {_told(rule)}')
+        prefer = rule.preference
+        if rule.pool is None:
+            break
+        one = found[rule.pool]
+    return one, tuple(said), prefer
+
+
+def _rules(options: PoolOptions) -> tuple[Rule, ...]:
+    return rules_from(options.rules, options.limits.maximum_in_flight, ZoneInfo)
+
+
+def _told(rule: Rule) -> str:
+    if rule.pool is not None:
+        return f"use pool {rule.pool}"
+    prefer = rule.preference or Preference()
+    where = prefer.url or f"priority {prefer.priority}"
+    return f"{'stay on' if prefer.only else 'begin with'} {where}"
+
+
+def _trip(one: Seen, options: argparse.Namespace, prefer: Preference | None) -> Trip:
     """Picks as the transport does, in a pool of its own."""
     key, parts = _key(one, options)
     tried: list[EndpointState] = []
     try:
         for _ in range(one.options.retry.attempts):
-            one.pool.lease(key, tried, SystemClock.monotonic()).release()
+            one.pool.lease(key, tried, SystemClock.monotonic(), prefer).release()
     except NoHealthyEndpoint as error:
-        return Trip(key, parts, (), str(error))
+        return Trip(key, parts, (), problem=str(error))
     return Trip(key, parts, tuple(state.endpoint for state in tried))
 
 
@@ -100,7 +148,7 @@ def _key(one: Seen, options: argparse.Namespace) -> tuple[int | None, tuple[str,
         return None, ()
     if options.hash_key is not None:
         return hash_text(options.hash_key), ("--hash-key",)
-    source, keys = Described(options), parse_hash_keys(one.options.hash.on)
+    source, keys = Described(options, one), parse_hash_keys(one.options.hash.on)
     return call_key(keys, source), tuple(_present(one.options.hash.on, keys, source))
 
 
@@ -116,6 +164,7 @@ def _present(texts: Sequence[HashKeyOptions], keys: Sequence[HashKey], source: D
 
 
 def _lines(one: Seen, explained: tuple[Explained, ...], trip: Trip, options: argparse.Namespace) -> Iterator[str]:
+    yield from trip.rules
     yield from status_lines(one, explained)
     yield ""
     yield from _of_the_key(one, trip)
@@ -153,6 +202,7 @@ def _object(one: Seen, explained: tuple[Explained, ...], trip: Trip) -> str:
     return json.dumps(
         {
             "pool": one.name,
+            "rules": trip.rules,
             "balancer": one.options.balancer,
             "hash_key": None if trip.key is None else f"{trip.key:016x}",
             "hashed": trip.parts,

@@ -6,7 +6,7 @@ import argparse
 import asyncio
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -56,15 +56,19 @@ class Seen:
         return self.pool.endpoints
 
 
-def seen(options: argparse.Namespace, names: Sequence[str]) -> list[Seen]:
-    """The pools that were asked for, all if none is named, with their endpoints. Raises SettingsError and Refused."""
+def seen(options: argparse.Namespace, names: Sequence[str], *, reached: bool = False) -> list[Seen]:
+    """The pools that were asked for, all if none is named, with their endpoints. Raises SettingsError and Refused.
+
+    `reached`: and those that rules of theirs may lead to.
+    """
     if options.settings is not None and not Path(options.settings).exists():
         raise Refused(f"{options.settings}: no such file", 2)
     sys.path.insert(0, os.getcwd())  # for discoveries of the app's own, as servers have it
     settings = load(options.settings)
     if wrong := problems(settings.pools):
         raise SettingsError(options.settings or "settings", wrong)
-    chosen = {name: settings.pools[name] for name in _chosen(settings.pools, names)}
+    wanted = _chosen(settings.pools, names)
+    chosen = {name: settings.pools[name] for name in (_reached(settings.pools, wanted) if reached else wanted)}
     pools = {name: Pool(name, of, _clock, Random(), locality=settings.locality) for name, of in chosen.items()}
     found = [Seen(name, chosen[name], pool) for name, pool in pools.items()]
     asyncio.run(_discover(found))
@@ -79,6 +83,13 @@ def _chosen(pools: Iterable[str], names: Sequence[str]) -> list[str]:
         if name.lower() not in known:
             raise Refused(f'there is no pool "{name}"; there are: {", ".join(known)}', 2)
     return [name.lower() for name in dict.fromkeys(names)] or known
+
+
+def _reached(pools: Mapping[str, PoolOptions], names: Iterable[str]) -> list[str]:
+    found = list(names)
+    for name in found:  # which grows meanwhile
+        found += [rule.use_pool for rule in pools[name].rules if rule.use_pool and rule.use_pool not in found]
+    return found
 
 
 async def _discover(found: Iterable[Seen]) -> None:
