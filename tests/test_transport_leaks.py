@@ -26,9 +26,18 @@ def two() -> Generator[list[Upstream]]:
 
 
 def busy(inner: Any) -> list[str]:
-    """Connections of the library's pool that are not idle, and requests that wait in it."""
-    pool = inner._pool
-    return [repr(one) for one in pool.connections if not one.is_idle()] + [repr(one) for one in pool._requests]
+    """Calls under way, connections that are not idle, and requests that wait for one."""
+    found = ["a call"] * inner.busy()
+    for transport in inner.idle():
+        pool = transport._pool
+        found += [repr(one) for one in pool.connections if not one.is_idle()] + [repr(one) for one in pool._requests]
+    return found
+
+
+def below(client: Any) -> Any:
+    """What is below the only event loop's transport."""
+    ((inner, _),) = client._transport._inner.values()
+    return inner
 
 
 def drop_unread(client: Any, number: int) -> None:
@@ -52,8 +61,8 @@ def test_2000_responses_dropped_unread(library: str, drop: Callable[[Any, int], 
         transport: Any = client._transport
         eventually(lambda: in_flight(pools) == 0)
         eventually(lambda: not transport._bodies.open)
-        eventually(lambda: not busy(transport._inner.transports()[0]))
-        idle = len(transport._inner.transports()[0]._pool.connections)
+        eventually(lambda: not busy(transport._inner))
+        idle = len(transport._inner.idle())
         eventually(lambda: sum(one.seen()["connections"] for one in two) <= idle)
         assert idle < 10
     assert not worker.running
@@ -81,9 +90,7 @@ def test_dropped_in_threads(library: str, two: list[Upstream]) -> None:
             gc.set_threshold(*before)
         gc.collect()
         transport: Any = client._transport
-        eventually(
-            lambda: in_flight(pools) == 0 and not transport._bodies.open and not busy(transport._inner.transports()[0])
-        )
+        eventually(lambda: in_flight(pools) == 0 and not transport._bodies.open and not busy(transport._inner))
 
 
 @both
@@ -93,7 +100,9 @@ def test_a_dropped_client(library: str, two: list[Upstream]) -> None:
         client = pools.client()
         assert client.get("http://catalog/").status_code == 200
         assert worker.running
-        client._transport._inner.transports()[0].close()  # the sockets would warn
+        for transport in client._transport._inner.end():  # the sockets would warn
+            transport.close()
+        del transport
         del client
         gc.collect()
         eventually(lambda: not worker.running)
@@ -146,8 +155,7 @@ def test_2000_calls_cancelled_at_random_moments(library: str, options: dict[str,
             gc.collect()
             assert in_flight(pools) == 0
             assert not transport._open
-            ((names, _),) = transport._inner.values()
-            (inner,) = names.transports()
+            inner = below(client)
             assert not busy(inner)
             for one in two:
                 one.behave("echo")
@@ -180,8 +188,7 @@ def test_calls_cancelled_by_scopes(library: str, backend: str, two: list[Upstrea
                 for _ in range(400):
                     group.start_soon(call)
             transport: Any = client._transport
-            ((names, _),) = transport._inner.values()
-            (inner,) = names.transports()
+            inner = below(client)
             with anyio.fail_after(20):
                 while busy(inner) or in_flight(pools) or transport._open:  # noqa: ASYNC110 - left tasks have no event
                     await anyio.sleep(0.005)
@@ -207,8 +214,7 @@ def test_async_responses_dropped_unread(library: str, two: list[Upstream]) -> No
             transport: Any = client._transport
             await settled(lambda: len(asyncio.all_tasks()) == 1 and not transport._open)
             assert in_flight(pools) == 0
-            ((names, _),) = transport._inner.values()
-            (inner,) = names.transports()
+            inner = below(client)
             assert not busy(inner)
 
     with pools_over(library, [one.url for one in two]) as pools:
@@ -229,8 +235,7 @@ def test_an_abandoned_call_has_an_end(library: str, two: list[Upstream]) -> None
             assert task.cancelled()
             assert in_flight(pools) == 0
             await settled(lambda: len(asyncio.all_tasks()) == 1)
-            ((names, _),) = client._transport._inner.values()
-            (inner,) = names.transports()
+            inner = below(client)
             assert not busy(inner)
 
     with pools_over(library, [two[0].url]) as pools:

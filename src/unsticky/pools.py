@@ -78,7 +78,7 @@ class Pools:
     ) -> None:
         """`discovery`: where the endpoints of a pool come from, by its name. Raises SettingsError."""
         self.settings = settings
-        self._clock = clock or SystemClock()
+        self.clock = clock or SystemClock()
         self._random = random
         self._given = {name.lower(): source for name, source in (discovery or {}).items()}
         self._clients: WeakSet[Any] = WeakSet()
@@ -96,7 +96,7 @@ class Pools:
         return cls(load(source), discovery=discovery)
 
     def _begin(self) -> None:
-        sources, wrong = open_sources(self.settings.pools, self._given, self._clock)
+        sources, wrong = open_sources(self.settings.pools, self._given, self.clock)
         if found := problems(self.settings.pools) + wrong:
             raise SettingsError("settings", found)
         random = self._random or Random()  # a forked child must not repeat its parent's choices
@@ -115,7 +115,7 @@ class Pools:
 
     def _pool(self, name: str, options: PoolOptions, random: Random) -> Pool:
         lock = Lock()
-        return Pool(name, options, self._clock, random, lock=lock, locality=self.settings.locality, aside=aside(lock))
+        return Pool(name, options, self.clock, random, lock=lock, locality=self.settings.locality, aside=aside(lock))
 
     def _routes(self) -> list[tuple[Origin, Served]]:
         found: list[tuple[Origin, Served]] = []

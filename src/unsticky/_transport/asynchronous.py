@@ -13,16 +13,18 @@ from ..pools import Pools, Served
 from ..routing.call import Attempt, Outcome, Send, Wait
 from ..telemetry.otel import traced_above
 from ..worker import in_forked_children
+from .connections import Inner, Maker, shares
+from .endpoint import AsyncEndpointTransport, close_whatever_happens
 from .exchange import Exchange, Hop
 from .library import Library
 from .streams import Guard, OpenBody, end
-from .sync import ServerNames, inner_transport
 from .unobserved import to_the_end
 from .ways import Way, chosen
 
 
 class AsyncDriver:
-    """What `AsyncPoolTransport` does. `transport` is the innermost hop; unset, the library's own AsyncHTTPTransport.
+    """What `AsyncPoolTransport` does. `transport` is the innermost hop; unset, those of the library: see
+    `connections`.
 
     One object serves several event loops, each with connections of its own, and survives a fork; a `transport` of the
     caller's own does what it does.
@@ -35,6 +37,9 @@ class AsyncDriver:
         self._pools = pools
         self._options = options
         self._given = transport
+        # One connection for each request can be thrown away, in whatever state it was left.
+        self._closes_cleanly = transport is None and not shares(options)
+        self._cancels_cleanly = self._closes_cleanly or self.library.cancels_cleanly
         self._waiting = "pool" if transport is not None else _waiting(options)
         self._of_parents: list[Any] = []
         self._forget()
@@ -43,13 +48,13 @@ class AsyncDriver:
     def _forget(self) -> None:
         """Connections are not shared with a parent process; what is left of its own is kept and never used."""
         self._of_parents.append((vars(self).get("_inner"), vars(self).get("_open")))
-        self._inner: dict[Any, tuple[ServerNames, AsyncGenerator[None]]] = {}  # by event loop
+        self._inner: dict[Any, tuple[Inner, AsyncGenerator[None]]] = {}  # by event loop
         self._open: set[OpenBody] = set()
 
     async def handle(self, request: Any) -> Any:
         served = self._pools.find(request.url.scheme, request.url.host, request.url.port)
         if served is None:
-            return await (await self._transport(request)).handle_async_request(request)
+            return await (await self._straight(request)).handle_async_request(request)
         way = chosen(self._pools, served, request) if served.rules else None
         outcome = await self._drive(request, served, way)
         response: Any = outcome.response
@@ -98,9 +103,9 @@ class AsyncDriver:
 
     async def _response(self, hop: Hop) -> Any:
         """The response, or None if its headers were not there in time."""
-        if must_not_cancel := self._must_not_cancel():
+        if must_not_cancel := self._must_not_cancel(hop):
             hop.own_body()
-        sending = (await self._transport(hop.request)).handle_async_request(hop.request)
+        sending = (await self._transport(hop.origin, hop.request)).handle_async_request(hop.request)
         if must_not_cancel:
             return await to_the_end(sending, seconds=hop.seconds, unwanted=_close)
         if hop.seconds is None:
@@ -115,32 +120,46 @@ class AsyncDriver:
         if response is not None:
             await self._guards()[1](response.aclose())
 
-    def _must_not_cancel(self) -> bool:
-        return not self.library.cancels_cleanly and _running_loop() is not None
+    def _must_not_cancel(self, hop: Hop) -> bool:
+        """A TLS handshake that is cancelled would leave its socket open, in both libraries."""
+        return (not self._cancels_cleanly or hop.origin.startswith("https")) and _running_loop() is not None
 
     def _guards(self) -> tuple[Guard, Guard]:
         """For reading a body, and for closing it."""
-        if _running_loop() is None:
+        if self._closes_cleanly or _running_loop() is None:
             return _directly, _directly
-        return (_directly if self.library.cancels_cleanly else _read_to_the_end), to_the_end
+        return (_directly if self._cancels_cleanly else _read_to_the_end), to_the_end
 
-    async def _transport(self, request: Any) -> Any:
+    async def _straight(self, request: Any) -> Any:
+        """For a request to a host that is not a pool's."""
+        return (await self._below()).straight(request) if self._given is None else self._given
+
+    async def _transport(self, origin: str, request: Any) -> Any:
+        """For a request to the endpoint at `origin`."""
         if self._given is not None:
             return self._given
+        inner = await self._below()
+        for unused in inner.swept():
+            await close_whatever_happens(unused)
+        return inner.of(origin, request)
+
+    async def _below(self) -> Inner:
         loop = _running_loop() or _NO_ASYNCIO
         if loop not in self._inner:
-            inner = ServerNames(partial(inner_transport, self.library, "AsyncHTTPTransport", self._options))
+            make = Maker(self.library, "AsyncHTTPTransport", self._options)
+            kind = partial(AsyncEndpointTransport, self.library.module)
+            inner = Inner(make, kind, shared=shares(self._options), clock=self._pools.clock)
             self._inner[loop] = inner, (end := self._until_the_loop_ends(loop, inner))
             await anext(end)
-        return self._inner[loop][0].of(request)
+        return self._inner[loop][0]
 
-    async def _until_the_loop_ends(self, loop: Any, inner: ServerNames) -> AsyncGenerator[None]:
+    async def _until_the_loop_ends(self, loop: Any, inner: Inner) -> AsyncGenerator[None]:
         """Event loops finish open generators before they end, so that connections are closed while they can be."""
         try:
             yield
         finally:
             self._inner.pop(loop, None)
-            for transport in inner.transports():
+            for transport in inner.end():
                 await transport.aclose()
 
     async def aclose(self) -> None:

@@ -214,7 +214,7 @@ class Exchange:
 class Hop:
     """One attempt's request to its endpoint."""
 
-    __slots__ = ("_attempt", "_exchange", "_progress", "_timeouts", "request", "seconds", "span")
+    __slots__ = ("_attempt", "_exchange", "_progress", "_timeouts", "origin", "request", "seconds", "span")
 
     def __init__(self, exchange: Exchange, attempt: Attempt, resend: int) -> None:
         self._exchange = exchange
@@ -222,7 +222,8 @@ class Hop:
         deadline, now = attempt.deadline, exchange.pool.clock.monotonic()
         self.seconds = None if deadline is None else max(deadline - now, 0.001)  # until headers must be there
         library, request = exchange.library, exchange.request
-        url, text = _hop_url(library.module.URL, attempt.endpoint.url, request.url.raw_path)
+        self.origin = attempt.endpoint.url
+        url, text = _hop_url(library.module.URL, self.origin, request.url.raw_path)
         kept = exchange.host
         host = _authority(attempt.endpoint.url, attempt.endpoint.host) if kept is None else kept
         self.span = otel.start_attempt(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable
 from functools import partial
 from threading import Lock
 from typing import Any, ClassVar
@@ -14,6 +13,8 @@ from ..pools import Pools, Served
 from ..routing.call import Attempt, Outcome, Send, Wait
 from ..telemetry.otel import traced_above
 from ..worker import Hold, in_forked_children, worker
+from .connections import Inner, Maker, shares
+from .endpoint import EndpointTransport
 from .exchange import Exchange
 from .library import Library
 from .streams import OpenBody
@@ -21,7 +22,8 @@ from .ways import Way, chosen
 
 
 class SyncDriver:
-    """What `PoolTransport` does. `transport` is the innermost hop; unset, it is the library's own HTTPTransport.
+    """What `PoolTransport` does. `transport` is the innermost hop; unset, those of the library: see
+    `connections`.
 
     For any thread. Survives a fork, but for a `transport` of the caller's own.
     """
@@ -42,14 +44,14 @@ class SyncDriver:
         """Connections are not shared with a parent process; what is left of its own is kept and never used."""
         self._of_parents.append((vars(self).get("_inner"), self._bodies))
         self._lock = Lock()
-        self._inner: ServerNames | None = None
+        self._inner: Inner | None = None
         self._bodies = _Bodies()
 
     def handle(self, request: Any) -> Any:
         self._bodies.close_dropped()
         served = self._pools.find(request.url.scheme, request.url.host, request.url.port)
         if served is None:
-            return self._transport(request).handle_request(request)
+            return self._straight(request).handle_request(request)
         way = chosen(self._pools, served, request) if served.rules else None
         outcome = self._drive(request, served, way)
         response: Any = outcome.response
@@ -83,7 +85,7 @@ class SyncDriver:
         hop = exchange.hop(attempt)
         try:
             with hop.span.sending():
-                response = self._transport(hop.request).handle_request(hop.request)
+                response = self._transport(hop.origin, hop.request).handle_request(hop.request)
         except Exception as error:
             return hop.failed(error)
         except BaseException:
@@ -91,22 +93,36 @@ class SyncDriver:
             raise
         return hop.responded(response)
 
-    def _transport(self, request: Any) -> Any:
+    def _straight(self, request: Any) -> Any:
+        """For a request to a host that is not a pool's."""
+        return self._below().straight(request) if self._given is None else self._given
+
+    def _transport(self, origin: str, request: Any) -> Any:
+        """For a request to the endpoint at `origin`."""
         if self._given is not None:
             return self._given
+        inner = self._inner or self._below()
+        for unused in inner.swept():
+            unused.close()
+        return inner.of(origin, request)
+
+    def _below(self) -> Inner:
         if self._inner is None:
             with self._lock:
                 if self._inner is None:
-                    self._inner = ServerNames(partial(inner_transport, self.library, "HTTPTransport", self._options))
-        return self._inner.of(request)
+                    make = Maker(self.library, "HTTPTransport", self._options)
+                    kind = partial(EndpointTransport, self.library.module)
+                    self._inner = Inner(make, kind, shared=shares(self._options), clock=self._pools.clock)
+        return self._inner
 
     def close(self) -> None:
         self._bodies.close()
+        with self._lock:
+            inner, self._inner = self._inner, None
         if self._given is not None:
             self._given.close()
-        elif self._inner is not None:
-            for transport in self._inner.transports():
-                transport.close()
+        for transport in [] if inner is None else inner.end():
+            transport.close()
 
 
 class _Bodies:
@@ -152,32 +168,6 @@ class _Bodies:
             hold, self._hold = self._hold, None
         if hold is not None:
             hold.release()
-
-
-class ServerNames:
-    """One transport of the library per TLS server name.
-
-    httpcore reuses a connection by its address alone: one that was verified for one `match` origin must not carry
-    calls to another. There are as many names as settings name, and the program's own `sni_hostname` extensions.
-    """
-
-    def __init__(self, make: Callable[[], Any]) -> None:
-        self._make = make
-        self._transports: dict[str | None, Any] = {None: make()}
-
-    def of(self, request: Any) -> Any:
-        name = request.extensions.get("sni_hostname") if request.url.scheme == "https" else None
-        found = self._transports.get(name)
-        return self._transports.setdefault(name, self._make()) if found is None else found
-
-    def transports(self) -> list[Any]:
-        return list(self._transports.values())
-
-
-def inner_transport(library: Library, name: str, options: dict[str, Any]) -> Any:
-    """The library's ordinary transport. Without limits: httpcore compares them with all connections, busy or not."""
-    limits = library.module.Limits(max_connections=None, max_keepalive_connections=None)
-    return getattr(library.module, name)(**{"limits": limits, **options})
 
 
 def _discard(outcome: Outcome) -> None:

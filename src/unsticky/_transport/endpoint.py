@@ -1,0 +1,175 @@
+"""The transport to one endpoint: a request takes one of the library's from a stock, its response gives it back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from functools import lru_cache, partial
+from types import ModuleType
+from typing import Any, Protocol
+
+import anyio
+
+from .connections import Stock
+from .unobserved import to_the_end
+
+
+class Done(Protocol):
+    def __call__(self, *, whole: bool) -> None: ...
+
+
+class AsyncDone(Protocol):
+    def __call__(self, *, whole: bool) -> Awaitable[None]: ...
+
+
+class EndpointTransport:
+    """For threads."""
+
+    def __init__(self, names: ModuleType, stock: Stock) -> None:
+        self._body = _body_of(names)
+        self._stock = stock
+
+    def handle_request(self, request: Any) -> Any:
+        transport = self._stock.take()
+        try:
+            response = transport.handle_request(request)
+        except BaseException:
+            self._done(transport, whole=False)
+            raise
+        if response.is_closed:  # a mock's
+            self._done(transport, whole=True)
+        else:
+            response.stream = self._body(response.stream, partial(self._done, transport))
+        return response
+
+    def _done(self, transport: Any, *, whole: bool) -> None:
+        if not self._stock.give_back(transport, whole=whole):
+            transport.close()
+
+
+class _Body:
+    """A response's body. A connection is used again only if all of it was read."""
+
+    def __init__(self, stream: Any, done: Done) -> None:
+        self._stream = stream
+        self._done: Done | None = done
+        self._whole = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        self._chunks = iter(self._stream)
+        return self
+
+    def __next__(self) -> bytes:
+        try:
+            chunk: bytes = next(self._chunks)
+        except StopIteration:
+            self._whole = True
+            raise
+        return chunk
+
+    def close(self) -> None:
+        done, self._done = self._done, None
+        if done is None:
+            return
+        try:
+            self._stream.close()
+        except BaseException:
+            done(whole=False)
+            raise
+        done(whole=self._whole)
+
+
+class AsyncEndpointTransport:
+    """For event loops."""
+
+    def __init__(self, names: ModuleType, stock: Stock) -> None:
+        self._body = _async_body_of(names)
+        self._stock = stock
+
+    async def handle_async_request(self, request: Any) -> Any:
+        transport = self._stock.take()
+        try:
+            response = await transport.handle_async_request(request)
+        except BaseException:
+            await self._done(transport, whole=False)
+            raise
+        if response.is_closed:
+            await self._done(transport, whole=True)
+        else:
+            response.stream = self._body(response.stream, partial(self._done, transport))
+        return response
+
+    async def _done(self, transport: Any, *, whole: bool) -> None:
+        if not self._stock.give_back(transport, whole=whole):
+            await close_whatever_happens(transport)
+
+
+class _AsyncBody:
+    def __init__(self, stream: Any, done: AsyncDone) -> None:
+        self._stream = stream
+        self._done: AsyncDone | None = done
+        self._whole = False
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        self._chunks = aiter(self._stream)
+        return _AsyncChunks(self._chunks, self._read)
+
+    def _read(self) -> None:
+        self._whole = True
+
+    async def aclose(self) -> None:
+        done, self._done = self._done, None
+        if done is None:
+            return
+        try:
+            await self._stream.aclose()
+        except BaseException:
+            await done(whole=False)
+            raise
+        await done(whole=self._whole)
+
+
+class _AsyncChunks:
+    """No generator: it would have to be closed, and costs more."""
+
+    __slots__ = ("_chunks", "_ended")
+
+    def __init__(self, chunks: Any, ended: Callable[[], None]) -> None:
+        self._chunks = chunks
+        self._ended = ended
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            chunk: bytes = await anext(self._chunks)
+        except StopAsyncIteration:
+            self._ended()
+            raise
+        return chunk
+
+    async def aclose(self) -> None:
+        if hasattr(self._chunks, "aclose"):
+            await self._chunks.aclose()
+
+
+async def close_whatever_happens(transport: Any) -> None:
+    """Close to the end, also when the caller is being cancelled."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:  # trio
+        with anyio.CancelScope(shield=True):
+            await transport.aclose()
+    else:
+        await to_the_end(transport.aclose())
+
+
+@lru_cache(maxsize=8)
+def _body_of(names: ModuleType) -> type[Any]:
+    return type("Body", (_Body, names.SyncByteStream), {})
+
+
+@lru_cache(maxsize=8)
+def _async_body_of(names: ModuleType) -> type[Any]:
+    return type("AsyncBody", (_AsyncBody, names.AsyncByteStream), {})
