@@ -36,6 +36,7 @@ FLOORS = {
     "_transport": HOSTS,
     "httpx": HOSTS,
     "httpx2": HOSTS,
+    "requests": HOSTS,
     "asgi": HOSTS,
     "reporting": HOSTS,
     "wsgi_body": HOSTS,

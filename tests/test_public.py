@@ -38,6 +38,7 @@ def test_names_are_sorted_few_and_there() -> None:
         ("starlette", ["Session", "SessionMiddleware", "UnstickyMiddleware"]),
         ("wsgi", ["UnstickyMiddleware"]),
         ("httpx", ["AsyncPoolTransport", "PoolTransport", "NoHealthyEndpoint", "AttemptsFailed", "CallTimeout"]),
+        ("requests", ["PoolAdapter", "call_options", "NoHealthyEndpoint", "AttemptsFailed", "CallTimeout"]),
         ("httpx2", ["AsyncPoolTransport", "PoolTransport", "NoHealthyEndpoint", "AttemptsFailed", "CallTimeout"]),
     ],
 )

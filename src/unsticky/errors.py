@@ -22,8 +22,9 @@
         └── CallTimeout           the pool's timeout for the whole call passed
             └── DeadlineExceeded  it was the current request's deadline that passed; uncaught, answered with 504
 
-The transport modules (`unsticky.httpx`, `unsticky.httpx2`) raise subclasses of the routing errors that are also
-their library's `TransportError`, `ConnectError` or `TimeoutException`: existing `except` clauses keep working.
+The transport modules (`unsticky.httpx`, `unsticky.httpx2`, `unsticky.requests`) raise subclasses of the routing errors
+that are also their library's `TransportError`, `ConnectError` or `TimeoutException`, or of requests a `ConnectionError`
+or `Timeout`: existing `except` clauses keep working.
 """
 
 from __future__ import annotations

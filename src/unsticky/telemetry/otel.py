@@ -23,7 +23,8 @@ from ..routing.call import Endpoint
 _SCHEMA = "https://opentelemetry.io/schemas/1.44.0"
 _METHODS = frozenset({"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"})
 _PORTS = {"http": 80, "https": 443}
-_INSTRUMENTATION = "opentelemetry.instrumentation.httpx"  # the scope of its spans, for httpx and httpx2 alike
+_SUPPRESSES_BELOW = "opentelemetry.instrumentation.requests"  # what is below its span, which is ours to add to
+_INSTRUMENTATIONS = ("opentelemetry.instrumentation.httpx", _SUPPRESSES_BELOW)  # the scopes of their spans
 
 # Both keys are private names of the API; without them, spans double up beside contrib's class-level instrumentation.
 _SUPPRESS_HTTP = getattr(context, "_SUPPRESS_HTTP_INSTRUMENTATION_KEY", "suppress_http_instrumentation")
@@ -198,7 +199,8 @@ def start_attempt(traced: Traced, endpoint: Endpoint, clock: Clock, *, above: bo
     if not above:
         return AttemptSpan(traced, endpoint, clock)
     span = trace.get_current_span()
-    return UNTRACED if _is_suppressed() or not span.is_recording() else AttemptEvent(traced, endpoint, span)
+    told = span.is_recording() and (not _is_suppressed() or _scope(span) == _SUPPRESSES_BELOW)
+    return AttemptEvent(traced, endpoint, span) if told else UNTRACED
 
 
 def traced_above(transport: object, method: str) -> bool:
@@ -212,8 +214,13 @@ def traced_above(transport: object, method: str) -> bool:
     if hasattr(vars(transport).get(method), "__wrapped__"):
         return True
     span = trace.get_current_span()
+    return _scope(span) in _INSTRUMENTATIONS and span.is_recording()
+
+
+def _scope(span: Span) -> str | None:
+    """The name of the library that made a span."""
     scope = getattr(span, "instrumentation_scope", None)
-    return scope is not None and scope.name == _INSTRUMENTATION and span.is_recording()
+    return None if scope is None else str(scope.name)
 
 
 def _is_suppressed() -> bool:
