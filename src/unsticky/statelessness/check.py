@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..clock import Clock
 from ..errors import CheckError
@@ -172,21 +172,36 @@ def check(
         plan.app, boots=plan.replicas, isolation=plan.isolation, shared=plan.shared, packages=plan.packages,
         timeout=plan.timeout, keep_store=plan.keep_store,
     ) as fleet:  # fmt: skip
-        boot = fleet.boots[0].hello
-        steps = script.load(plan.script, (lambda: json.loads(boot.document)) if boot.document else None)
-        runner = Runner(fleet, steps, plan.reset, asked)
-        under_way = _Check(plan, fleet, steps, runner, told)
-        if boot.threads:
-            text = f"importing the app started threads ({', '.join(boot.threads[:3])}), which a fork would lose"
-            under_way.notes.append(f"{text}: each replica is an interpreter of its own, and amnesia becomes rotate")
-        if boot.isolation != "ns" and plan.isolation == "auto":
-            text = "files are swapped, and what child processes write is not seen"
-            under_way.notes.append(f"no mount namespaces here: {text}")
-        found = under_way.findings()
-        return Checked(
-            plan, boot.kind, len(steps), tuple(under_way.names), boot.isolation, tuple(under_way.notes), tuple(found),
-            clock.monotonic() - started,
-        )  # fmt: skip
+        document = fleet.boots[0].hello.document
+        steps = script.load(plan.script, (lambda: json.loads(document)) if document else None)
+        found = examine(fleet, plan, steps, clock, told=told, asked=asked)
+    return replace(found, seconds=clock.monotonic() - started)
+
+
+def examine(
+    fleet: Fleet,
+    plan: Plan,
+    steps: Sequence[Step],
+    clock: Clock,
+    *,
+    told: Callable[[str], None] = lambda _: None,
+    asked: Callable[[], None] = lambda: None,
+) -> Checked:
+    """The same for steps that are known, over a fleet that is there. Raises CheckError."""
+    started = clock.monotonic()
+    boot = fleet.boots[0].hello
+    under_way = _Check(plan, fleet, tuple(steps), Runner(fleet, steps, plan.reset, asked), told)
+    if boot.threads:
+        text = f"importing the app started threads ({', '.join(boot.threads[:3])}), which a fork would lose"
+        under_way.notes.append(f"{text}: each replica is an interpreter of its own, and amnesia becomes rotate")
+    if boot.isolation != "ns" and plan.isolation == "auto":
+        text = "files are swapped, and what child processes write is not seen"
+        under_way.notes.append(f"no mount namespaces here: {text}")
+    found = under_way.findings()
+    return Checked(
+        plan, boot.kind, len(steps), tuple(under_way.names), boot.isolation, tuple(under_way.notes), tuple(found),
+        clock.monotonic() - started,
+    )  # fmt: skip
 
 
 def _responses(run: Sequence[Ran]) -> list[Response]:

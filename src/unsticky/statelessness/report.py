@@ -19,7 +19,7 @@ _ISOLATION = {
 def lines(checked: Checked, *, everything: bool = False) -> Iterator[str]:
     """The report. `everything`: with what is only worth knowing, too."""
     for number, finding in enumerate(checked.of(Verdict.PROVEN), 1):
-        yield from _proof(number, finding)
+        yield from proof(number, finding)
     for verdict in (Verdict.SUSPECT, Verdict.INCONCLUSIVE, *((Verdict.INFO,) if everything else ())):
         for finding in checked.of(verdict):
             yield from _other(finding)
@@ -49,7 +49,8 @@ def document(checked: Checked) -> dict[str, Any]:
     }
 
 
-def _proof(number: int, finding: Finding) -> Iterator[str]:
+def proof(number: int, finding: Finding) -> Iterator[str]:
+    """One finding that is proven."""
     yield f"PROVEN {number}: {finding.title} depends on which replica answers"
     yield f"  {finding.leaf}: {finding.expected} from one replica, {finding.found} when the replica changed"
     more = f", and {finding.more} more difference{'s'[: finding.more != 1]}" if finding.more else ""

@@ -1,0 +1,115 @@
+"""Each test's requests, recorded as they are made, and replayed over replicas afterwards."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from ..clock import SystemClock
+from ..errors import CheckError
+from . import report
+from .check import Checked, Plan, examine
+from .clients import Original, Patches, is_websocket
+from .findings import Verdict
+from .fleet import Fleet
+from .step import Step
+
+_OF_CLIENTS = frozenset({"host", "cookie", "content-length", "connection", "accept-encoding", "transfer-encoding"})
+
+
+class Recorder:
+    """Goes between test clients and their apps, and keeps what is asked."""
+
+    def __init__(self, target: str, replicas: int) -> None:
+        """`target`: the app to replay over; "" looks for the recorded one among the loaded modules."""
+        self._target = target
+        self._replicas = replicas
+        self._patches = Patches(self)
+        self._test = ""
+        self._steps: dict[str, list[Step]] = {}  # by test
+        self._app: Any = None
+        self._lines: list[str] = []
+
+    def install(self) -> None:
+        self._patches.install()
+
+    def uninstall(self) -> None:
+        self._patches.uninstall()
+
+    def begin(self, test: str) -> None:
+        self._test = test
+
+    def wsgi(self, original: Original, app: Any, environ: dict[str, Any], buffered: bool) -> Any:
+        body = environ["wsgi.input"].read()
+        environ["wsgi.input"] = io.BytesIO(body)
+        query = environ.get("QUERY_STRING", "")
+        headers = {
+            name.removeprefix("HTTP_").replace("_", "-").lower(): value
+            for name, value in environ.items()
+            if name.startswith("HTTP_") or name == "CONTENT_TYPE"
+        }
+        self._keep(app, environ["REQUEST_METHOD"], environ["PATH_INFO"] + (f"?{query}" if query else ""), headers, body)
+        return original(app, environ, buffered=buffered)
+
+    def asgi(self, original: Original, transport: Any, request: Any) -> Any:
+        if not is_websocket(request):
+            target = request.url.raw_path.decode("ascii")
+            self._keep(transport.app, request.method, target, dict(request.headers), request.read())
+        return original(transport, request)
+
+    def replay(self) -> bool:
+        """Whether a test's responses were proven to depend on the replica."""
+        if not self._steps:
+            self._lines.append("No test made a request through a test client: nothing was replayed.")
+            return False
+        target = self._target or _found(self._app)
+        if not target:
+            self._lines.append("The app is no module's variable: name it, or its factory, by --stateless-app.")
+            return True
+        try:
+            with Fleet(target, boots=self._replicas) as fleet:
+                return self._over(fleet, target)
+        except CheckError as error:
+            self._lines.append(f"{target}: {error}")
+            return True
+
+    def summary(self, failed: bool) -> Iterator[str]:
+        yield from self._lines
+
+    def _over(self, fleet: Fleet, target: str) -> bool:
+        proven = 0
+        for test, steps in self._steps.items():
+            try:
+                found = examine(fleet, Plan(app=target, script=test, replicas=self._replicas), steps, SystemClock())
+            except CheckError as error:
+                self._lines.append(f"{test}: not replayed: {error}")
+                continue
+            if found.of(Verdict.PROVEN):
+                proven += 1
+                self._lines += [f"{test}", *(f"  {line}".rstrip() for line in _proofs(found))]
+        requests = sum(map(len, self._steps.values()))
+        text = f"{requests} requests of {len(self._steps)} tests were replayed over {self._replicas} replicas"
+        self._lines.append(f"{text}: {f'{proven} tests depend on the replica' if proven else 'no counter-example'}.")
+        return proven > 0
+
+    def _keep(self, app: Any, method: str, target: str, headers: dict[str, str], body: bytes) -> None:
+        self._app = app
+        kept = {name: value for name, value in headers.items() if name not in _OF_CLIENTS}
+        step = Step(method, target, {"headers": kept, **({"body": body} if body else {})})
+        self._steps.setdefault(self._test, []).append(step)
+
+
+def _proofs(found: Checked) -> Sequence[str]:
+    return [line for number, one in enumerate(found.of(Verdict.PROVEN), 1) for line in report.proof(number, one)]
+
+
+def _found(app: Any) -> str:
+    """Where a loaded module has the app."""
+    for name, module in list(sys.modules.items()):
+        if name not in ("__main__", "conftest") and not name.startswith(("test_", "tests.")):
+            for attribute, value in list(getattr(module, "__dict__", {}).items()):
+                if value is app:
+                    return f"{name}:{attribute}"
+    return ""
