@@ -12,7 +12,7 @@ from anyio import move_on_after
 from .arrivals import LATE_BODY, Arrivals
 from .context import Arrival, RequestState, current
 from .errors import DeadlineExceeded, SessionLimitReached, SessionUnavailable, SessionValueError
-from .session.commit import Committed, settled
+from .session.commit import UNUSED, Committed, is_settled
 from .session.cookie import (
     Carrier,
     CookieFormat,
@@ -35,6 +35,7 @@ Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+ByteHeaders = list[tuple[bytes, bytes]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _STARTS = frozenset(("http.response.start", "websocket.accept", "websocket.http.response.start"))
@@ -116,7 +117,7 @@ class WithSession:
             raise
         finally:
             exchange.end()
-        if session.accessed and settled(session) is None:
+        if session.accessed and not is_settled(session):
             await exchange.finish()
         session.let_go()
 
@@ -205,7 +206,7 @@ class _Exchange(Inbound, RequestState):
     # The response.
 
     async def send(self, message: Message) -> None:
-        if message["type"] == "http.response.body" and not message.get("more_body", False):
+        if self.arrival and message["type"] == "http.response.body" and not message.get("more_body", False):
             self.end()  # before the server knows: it tells of a finished response as it tells of a client that left
         if self.started:
             if not self._replaced:
@@ -228,7 +229,8 @@ class _Exchange(Inbound, RequestState):
         http = message["type"] == "http.response.start"
         try:
             # Most requests only read: they need no more than to find that out.
-            committed = settled(self.session) or await self._host.sessions.commit_async(self.session)
+            settled = is_settled(self.session)
+            committed = UNUSED if settled else await self._host.sessions.write_async(self.session)
         except SessionUnavailable as error:
             if not http:
                 raise
@@ -241,23 +243,23 @@ class _Exchange(Inbound, RequestState):
             return
         self.started = True
         self.session.seal()
-        message["headers"] = self._with_session(message.get("headers", ()), committed)
+        headers = message["headers"] = [*message.get("headers", ())]
+        _vary(headers, self._host.form.varies_on)
+        if committed is not UNUSED:
+            headers += self._told(headers, committed)
         await self._send(message)
 
-    def _with_session(self, headers: Any, committed: Committed) -> list[tuple[bytes, bytes]]:
-        """With what the response owes to caches, and the token if there is one to give."""
+    def _told(self, headers: ByteHeaders, committed: Committed) -> ByteHeaders:
+        """The headers that tell the client what became of its session, and `headers` made private to it."""
         host, session = self._host, self.session
         given = token_header(committed, host.form, host.sessions.signer, dict.get(session, "_permanent"))
         added = [given] if given is not None else []
         if committed.took_over and host.old_cookies is not None:
             presented = (name for name in host.old_cookies.names if cookie_values(self._headers("cookie"), name))
             added += [deletion for name in presented for deletion in _ended(name, host.form)]
-        kept = list(headers)
-        _rewrite(kept, b"vary", lambda value: vary_on(value, host.form.varies_on))
         if added:
-            _rewrite(kept, b"cache-control", uncached)
-            kept += [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in added]
-        return kept
+            _rewrite(headers, b"cache-control", uncached)
+        return [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in added]
 
     def end(self) -> None:
         """The response is complete: outbound calls of background tasks are nobody's to wait for."""
@@ -305,12 +307,14 @@ def _ended(name: str, form: Carrier) -> list[Header]:
     return [CookieFormat(name=name).delete()]
 
 
-def _rewrite(headers: list[tuple[bytes, bytes]], name: bytes, rewrite: Callable[[str | None], str]) -> None:
+def _vary(headers: ByteHeaders, on: str) -> None:
+    _rewrite(headers, b"vary", lambda value: vary_on(value, on))
+
+
+def _rewrite(headers: ByteHeaders, name: bytes, rewrite: Callable[[str | None], str]) -> None:
     """Give the header `name` another value, in place; several of that name become one."""
-    size, value = len(name), None
-    places = [place for place, (key, _) in enumerate(headers) if len(key) == size and key.lower() == name]
-    if places:
-        value = ", ".join(headers[place][1].decode("latin-1") for place in places)
-        for place in reversed(places):
-            del headers[place]
-    headers.append((name, rewrite(value).encode("latin-1")))
+    values = [value for key, value in headers if key.lower() == name]
+    if values:
+        headers[:] = [header for header in headers if header[0].lower() != name]
+    before = b", ".join(values).decode("latin-1") if values else None
+    headers.append((name, rewrite(before).encode("latin-1")))

@@ -63,6 +63,7 @@ class Sessions:
         """
         self.options = options or SessionOptions()
         self.clock = clock or SystemClock()
+        self._now = self.clock.time
         self.access = StoreAccess(self.options, self.clock, store, async_store)
         self.signer = TokenSigner(self.options.secret_keys)
         self._sealer = _sealer(self.options)
@@ -112,7 +113,7 @@ class Sessions:
     def _bound(self, inbound: Inbound, make: type[S], loader: Loader | None, terms: Callable[[], Terms] | None) -> S:
         def opened() -> Binding:
             terms_here = self.terms if terms is None else terms()
-            return Binding(inbound, terms_here, loader, self.clock.time, self._random_bytes, self.access.note)
+            return Binding(inbound, terms_here, loader, self._now, self._random_bytes, self.access.note)
 
         return make.bound(opened, self.access)
 
@@ -145,9 +146,10 @@ class Sessions:
         """As `commit`, on an event loop."""
         if not session.accessed:
             return UNUSED
-        done = settled(session)
-        if done is not None:
-            return done
+        return settled(session) or await self.write_async(session)
+
+    async def write_async(self, session: Session) -> Committed:
+        """As `commit_async`, of one that is not settled."""
         started = perf_counter()
         return self._reported(session, await self.access.run_async(commit(session)), started)
 

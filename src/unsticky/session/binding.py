@@ -130,7 +130,7 @@ class Binding:
         if self.loaded:
             return self.outcome()
         token, loader = self.token, self.loader
-        if self.waits:
+        if loader is None and self.waits:
             raise SessionNotLoaded(
                 "This session has to be loaded first: `await request.session.load()`, because of `lazy` or `exclude` "
                 "in the settings."
@@ -176,15 +176,15 @@ class Binding:
 
     def accept(self, record: Record | None, token: Token) -> bool:
         """Take `record` as this session's, if `token` is one of its tokens and it is alive. Raises UnknownKey."""
+        now = self.now()
         if record is None:
             pass
-        elif is_over(record, self.terms.lifetime, self.now()):
-            if accepted_proof(record, record.fields, token, self.now()) is not None:
+        elif is_over(record, self.terms.lifetime, now):
+            if accepted_proof(record, record.fields, token, now) is not None:
                 self.events.append(SessionEvent("expired", token.key, record.owner))
-        else:
-            opened = self._opened(record, token)
-            proof = accepted_proof(record, opened[1].others, token, self.now()) if opened else None
-            if opened and proof is not None:
+        elif (opened := self._opened(record, token)) is not None:
+            proof = accepted_proof(record, opened[1].others, token, now)
+            if proof is not None:
                 self.standing = stands(proof)
                 self._adopt(record, *opened)
                 return True

@@ -17,7 +17,7 @@ from .token import Token
 from .updating import update
 from .writing import UNUSED, Committed, Cookie, keep_untold, with_untold
 
-__all__ = ["UNUSED", "Committed", "Cookie", "commit", "reload", "save", "settled"]
+__all__ = ["UNUSED", "Committed", "Cookie", "commit", "is_settled", "reload", "save", "settled"]
 
 
 def commit(session: Session) -> Steps[Committed]:
@@ -41,17 +41,23 @@ def commit(session: Session) -> Steps[Committed]:
     return done
 
 
-def settled(session: Session) -> Committed | None:
-    """What a commit would return, if it is plain that it would write nothing. Quick; None is no answer."""
+def is_settled(session: Session) -> bool:
+    """Is it plain that a commit would write nothing, and tell the client nothing? Quick; False is no answer."""
     binding = session._binding
     if binding is None or binding.changed or binding.record is None or binding.untold is not None or binding.joining:
-        return None
+        return False
     if binding.plural or binding.ended or binding.old_ended:
-        return None  # another proof, perhaps, that is to end; or a logout that could not be written yet
+        return False  # another proof, perhaps, that is to end; or a logout that could not be written yet
     lifetime = binding.terms.lifetime
     if not binding.closed and (lifetime.renewal is not None or lifetime.touch_due(binding.record, binding.now())):
-        return None
-    if session._lent and not binding.holds_plainly():
+        return False
+    return not session._lent or binding.holds_plainly()
+
+
+def settled(session: Session) -> Committed | None:
+    """What a commit returns of a session that `is_settled`; None for others."""
+    binding = session._binding
+    if binding is None or not is_settled(session):
         return None
     return Committed(Cookie.KEEP, binding.token if binding.standing else None)
 

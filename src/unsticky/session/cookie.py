@@ -248,6 +248,8 @@ def uncached(cache_control: str | None) -> str:
 
     The app's own stays if it says so itself; `private="name"` speaks of a header only (RFC 9111 5.2.2.7).
     """
-    bare = re.sub(r'"[^"]*"', '""', cache_control or "")
+    if not cache_control:
+        return "no-store"
+    bare = re.sub(r'"[^"]*"', '""', cache_control)
     directives = {part.strip().lower() for part in bare.split(",")}
-    return cache_control if cache_control and directives & {"private", "no-store"} else "no-store"
+    return cache_control if directives & {"private", "no-store"} else "no-store"

@@ -110,11 +110,11 @@ def promised_end(record: Record) -> float:
 
 def accepted_proof(record: Record, names: Iterable[str], token: Token, now: float) -> bytes | None:
     """The value of the proof that accepts `token`; None if none does. `names`: of the fields that may be proofs."""
-    name = token.proof
+    own = token.proof
     accepted = None
-    # No early exit: how long this takes tells nothing about the proofs.
+    # No early exit: how long this takes tells nothing about the proofs. A name that is not ASCII is none of ours.
     for proof in names:
-        if proof.startswith(PROOF) and _same(proof, name):
+        if proof.isascii() and hmac.compare_digest(proof, own):
             value = record.fields[proof]
             good = _is_of(record.generation, value) and (stands(value) or now < _time(value))
             accepted = value if good else None
@@ -130,11 +130,6 @@ def standing_proof(record: Record, names: Iterable[str]) -> str | None:
     """The first of the proofs `names` that no rotation has replaced."""
     values = {name: record.fields.get(name, b"") for name in names}
     return next((n for n, value in values.items() if stands(value) and _is_of(record.generation, value)), None)
-
-
-def _same(proof: str, name: str) -> bool:
-    """In constant time. A name in the store that is not ASCII is none of ours."""
-    return proof.isascii() and hmac.compare_digest(proof, name)
 
 
 def _is_of(generation: int, value: bytes) -> bool:

@@ -37,7 +37,7 @@ class Session(dict[str, Any]):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """As a dict: a session without a request."""
-        super().__init__(*args, **kwargs)
+        dict.__init__(self, *args, **kwargs)
         self._binding: Binding | None = None
         self._open: Opener | None = None
         self._driver: Driver | None = None
@@ -124,7 +124,7 @@ class Session(dict[str, Any]):
         if self._pending:
             binding = self.opened()
             if binding is not None:
-                if binding.waits:
+                if binding.loader is None and binding.waits:
                     return
                 dict.update(self, binding.load())
             self._pending = False

@@ -57,19 +57,19 @@ class SqliteStore:
     local = True
 
     def __init__(self, path: str, clock: Clock, timeout: float) -> None:
-        self._clock = clock
+        self._now = clock.time
         self._pool = SqlitePool(path, timeout)
 
     def load(self, key: str) -> Record | None:
-        return _alive(self._pool.fetch(_SELECT, (key,)), self._clock.time())
+        return _alive(self._pool.fetch(_SELECT, (key,)), self._now())
 
     def create(self, key: str, record: Record) -> bool:
         check_names(record.fields)
-        return self._pool.run(_create, key, record, self._clock.time())
+        return self._pool.run(_create, key, record, self._now())
 
     def update(self, key: str, change: Change) -> Applied:
         check_names(change.put, change.drop, change.expect)
-        now = self._clock.time()
+        now = self._now()
         if change.base is not None and self._pool.run(_update_unchanged, key, change, change.base, now):
             return Applied.APPLIED
         applied: Applied = self._pool.run(_in_transaction, _update, key, change, now)
@@ -79,12 +79,12 @@ class SqliteStore:
         self._pool.run(_delete, key)
 
     def purge(self, limit: int = 1000) -> int:
-        return self._pool.run(_purge, self._clock.time(), limit)
+        return self._pool.run(_purge, self._now(), limit)
 
     def scan(self, batch: int = 500) -> Iterator[list[tuple[str, Record]]]:
         after = ""  # no key is empty
         while rows := self._pool.run(_page, after, batch):
-            now, after = self._clock.time(), rows[-1][-1]
+            now, after = self._now(), rows[-1][-1]
             yield [(row[-1], record) for row in rows if (record := _live(row, now)) is not None]
 
     def close(self) -> None:
@@ -101,31 +101,37 @@ class AsyncSqliteStore:
     local = True
 
     def __init__(self, path: str, clock: Clock, timeout: float) -> None:
-        self._clock = clock
+        self._now = clock.time
         self._pool = SqlitePool(path, min(timeout, _LOOP_PATIENCE))
         self._tries = max(1, int(timeout / _LOOP_PATIENCE))
         self._writer = GroupWriter(self._pool, timeout)
         self._patient = SqliteStore(path, clock, timeout)
 
     def load_now(self, key: str) -> Record | None:
-        for _ in range(self._tries - 1):
+        try:
+            return _alive(self._pool.fetch(_SELECT, (key,)), self._now())
+        except BusyError:  # rare: another process recovers the file after a crash, or makes it
+            return self._load_patiently(key)
+
+    def _load_patiently(self, key: str) -> Record | None:
+        for _ in range(self._tries - 2):
             try:
-                return _alive(self._pool.fetch(_SELECT, (key,)), self._clock.time())
-            except BusyError:  # rare: another process recovers the file after a crash, or makes it
+                return _alive(self._pool.fetch(_SELECT, (key,)), self._now())
+            except BusyError:
                 continue
-        return _alive(self._pool.fetch(_SELECT, (key,)), self._clock.time())
+        return _alive(self._pool.fetch(_SELECT, (key,)), self._now())
 
     async def load(self, key: str) -> Record | None:
         return self.load_now(key)
 
     async def create(self, key: str, record: Record) -> bool:
         check_names(record.fields)
-        created: bool = await self._write(_create, key, record, self._clock.time())
+        created: bool = await self._write(_create, key, record, self._now())
         return created
 
     async def update(self, key: str, change: Change) -> Applied:
         check_names(change.put, change.drop, change.expect)
-        now = self._clock.time()
+        now = self._now()
         if change.base is not None and not self._writer.active:
             try:
                 if self._pool.run(_update_unchanged, key, change, change.base, now):
@@ -159,8 +165,9 @@ def _alive(row: Any, now: float) -> Record | None:
 
 
 def _record(row: tuple[Any, ...]) -> Record:
+    fields, created, touched, expires, owner, generation = row[:6]
     try:
-        return Record(_decode(row[0]), *row[1:6])
+        return Record(_decode(fields), created, touched, expires, owner, generation)
     except (msgspec.DecodeError, TypeError):
         raise DamagedRecord("SQLite store: a record is damaged") from None
 

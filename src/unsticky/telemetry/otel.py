@@ -238,12 +238,16 @@ def pool_event(pool: str, event: str, details: Mapping[str, str | int | float | 
 
 def session_loaded(seconds: float, found: bool) -> None:
     """The current request's session was looked up in the store. Never says which session."""
-    _session_event("load", seconds, {"unsticky.session.found": found})
+    span: Span = trace.get_current_span()
+    if span.is_recording():
+        _add_session_event(span, "load", seconds, {"unsticky.session.found": found})
 
 
 def session_committed(seconds: float, result: str) -> None:
     """The current request's session was written; `result` is a fixed word, such as "created" or "conflict"."""
-    _session_event("commit", seconds, {"unsticky.session.result": result})
+    span: Span = trace.get_current_span()
+    if span.is_recording():
+        _add_session_event(span, "commit", seconds, {"unsticky.session.result": result})
 
 
 def session_event(kind: str) -> None:
@@ -251,10 +255,8 @@ def session_event(kind: str) -> None:
     _session_events.add(1, {"unsticky.event": kind})
 
 
-def _session_event(name: str, seconds: float, attributes: Attributes) -> None:
-    span: Span = trace.get_current_span()
-    if span.is_recording():
-        span.add_event(f"unsticky.session.{name}", {"unsticky.session.duration": seconds, **attributes})
+def _add_session_event(span: Span, name: str, seconds: float, attributes: Attributes) -> None:
+    span.add_event(f"unsticky.session.{name}", {"unsticky.session.duration": seconds, **attributes})
 
 
 def redacted(url: str) -> str:
