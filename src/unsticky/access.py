@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -21,6 +21,7 @@ log = logging.getLogger("unsticky.session")
 
 T = TypeVar("T")
 
+_VERBS: dict[type[Operation], str] = {Load: "load", Create: "create", Update: "update", Delete: "delete"}
 _NOT_TRIED = "it failed again and again, and is left alone for a moment"
 
 
@@ -95,7 +96,7 @@ class StoreAccess:
             operation = next(steps)
             while True:
                 try:
-                    result = self._guarded(self._verbs[type(operation)], *operation)
+                    result = self._guarded(getattr(self.store, _VERBS[type(operation)]), *operation)
                 except StoreError as error:
                     operation = steps.throw(error)
                 else:
@@ -150,7 +151,7 @@ class StoreAccess:
         if breaker is not None:
             self._ask(breaker)
         try:
-            result = await self._async_verbs[type(operation)](*operation)
+            result = await getattr(self.async_store, _VERBS[type(operation)])(*operation)
         except StoreError as error:
             self.note(error)
             raise
@@ -172,13 +173,3 @@ class StoreAccess:
         log.error("The session store is not available: %s", error)
         if self._breaker is not None:
             self._breaker.failed(self._clock.monotonic())
-
-    @cached_property
-    def _verbs(self) -> dict[type, Callable[..., Any]]:
-        store = self.store
-        return {Load: store.load, Create: store.create, Update: store.update, Delete: store.delete}
-
-    @cached_property
-    def _async_verbs(self) -> dict[type, Callable[..., Awaitable[Any]]]:
-        store = self.async_store
-        return {Load: store.load, Create: store.create, Update: store.update, Delete: store.delete}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -12,7 +12,7 @@ from anyio import move_on_after
 from .arrivals import LATE_BODY, Arrivals
 from .context import Arrival, RequestState, current
 from .errors import DeadlineExceeded, SessionLimitReached, SessionUnavailable, SessionValueError
-from .session.commit import UNUSED, Committed, is_settled
+from .session.commit import Committed, is_settled
 from .session.cookie import (
     Carrier,
     CookieFormat,
@@ -69,6 +69,15 @@ class WithSession:
         self._arrivals = arrivals
         self._lazy = sessions.options.lazy
         self._excluded = sessions.options.exclude
+
+    def varied(self, headers: Iterable[tuple[bytes, bytes]]) -> ByteHeaders:
+        """`headers` of a response that depends on its session."""
+        kept = [*headers]
+        _rewrite(kept, b"vary", self._vary_on)
+        return kept
+
+    def _vary_on(self, vary: str | None) -> str:
+        return vary_on(vary, self.form.varies_on)
 
     @cached_property
     def _at_once(self) -> bool:
@@ -212,12 +221,15 @@ class _Exchange(Inbound, RequestState):
             if not self._replaced:
                 await self._send(message)
         elif message["type"] in _STARTS:
-            if self.session.accessed:
-                await self._start(message)
-            else:
-                self.started = True
-                self.session.seal()
-                await self._send(message)
+            session = self.session
+            if session.accessed and not is_settled(session):
+                await self._commit(message)
+                return
+            self.started = True
+            session.seal()
+            if session.accessed:
+                message["headers"] = self._host.varied(message.get("headers", ()))
+            await self._send(message)
         else:
             if message["type"] == "websocket.close":  # refused before it began: no header can carry a cookie
                 self.session.seal()
@@ -225,12 +237,10 @@ class _Exchange(Inbound, RequestState):
                 await self._host.sessions.commit_late_async(self.session)
             await self._send(message)
 
-    async def _start(self, message: Message) -> None:
+    async def _commit(self, message: Message) -> None:
         http = message["type"] == "http.response.start"
         try:
-            # Most requests only read: they need no more than to find that out.
-            settled = is_settled(self.session)
-            committed = UNUSED if settled else await self._host.sessions.write_async(self.session)
+            committed = await self._host.sessions.write_async(self.session)
         except SessionUnavailable as error:
             if not http:
                 raise
@@ -243,14 +253,11 @@ class _Exchange(Inbound, RequestState):
             return
         self.started = True
         self.session.seal()
-        headers = message["headers"] = [*message.get("headers", ())]
-        _vary(headers, self._host.form.varies_on)
-        if committed is not UNUSED:
-            headers += self._told(headers, committed)
+        message["headers"] = self._told(self._host.varied(message.get("headers", ())), committed)
         await self._send(message)
 
     def _told(self, headers: ByteHeaders, committed: Committed) -> ByteHeaders:
-        """The headers that tell the client what became of its session, and `headers` made private to it."""
+        """`headers` with those that tell the client what became of its session."""
         host, session = self._host, self.session
         given = token_header(committed, host.form, host.sessions.signer, dict.get(session, "_permanent"))
         added = [given] if given is not None else []
@@ -259,7 +266,8 @@ class _Exchange(Inbound, RequestState):
             added += [deletion for name in presented for deletion in _ended(name, host.form)]
         if added:
             _rewrite(headers, b"cache-control", uncached)
-        return [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in added]
+            headers += [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in added]
+        return headers
 
     def end(self) -> None:
         """The response is complete: outbound calls of background tasks are nobody's to wait for."""
@@ -305,10 +313,6 @@ def _ended(name: str, form: Carrier) -> list[Header]:
     if isinstance(form, CookieFormat):
         return [] if form.name == name else [form.named(name).delete()]
     return [CookieFormat(name=name).delete()]
-
-
-def _vary(headers: ByteHeaders, on: str) -> None:
-    _rewrite(headers, b"vary", lambda value: vary_on(value, on))
 
 
 def _rewrite(headers: ByteHeaders, name: bytes, rewrite: Callable[[str | None], str]) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Mapping
 from functools import cached_property, lru_cache
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 import flask.sessions
 from flask import Flask, Request, Response, current_app
@@ -33,7 +33,7 @@ from .session.inbound import Device, Inbound, OldSession
 from .session.operations import Steps
 from .session.options import CookieOptions, SessionOptions
 from .session.policy import Lifetime, Terms
-from .session.session import Driver, Opener
+from .session.session import Driver
 from .session.store import Store
 from .session.token import Token, TokenSigner
 from .session.verbs import ThreadSession
@@ -90,10 +90,6 @@ class _HttpDriver:
 class FlaskSession(ThreadSession, flask.sessions.SessionMixin):  # type: ignore[override]
     """`flask.session`: what is assigned to it lives in the store."""
 
-    @classmethod
-    def bound(cls, open_binding: Opener, driver: Driver) -> Self:
-        return super().bound(open_binding, _HttpDriver(driver))
-
     @property
     def permanent(self) -> bool:
         """As Flask has it: False until it is set."""
@@ -137,6 +133,7 @@ class SessionInterface(flask.sessions.SessionInterface):
             options = settings_module.load({"session": dict(options or {})}).session
         self.options = options
         self.sessions = Sessions(options, store=store)
+        self.sessions.driver = _HttpDriver(self.sessions.access)
         self.header = HeaderFormat(options.header) if options.transport == "header" else None
         self.old_sessions = OldFlaskSessions.of(options)
 
@@ -200,8 +197,10 @@ class SessionInterface(flask.sessions.SessionInterface):
             return None
         if committed.token is None or session.modified:
             return committed.token  # as Flask does: an assignment may have made the session permanent, or no longer
+        if not session.permanent:
+            return None
         refresh = committed.cookie is Cookie.REFRESH or app.config["SESSION_REFRESH_EACH_REQUEST"]
-        return committed.token if session.permanent and refresh else None
+        return committed.token if refresh else None
 
     def _attributes(self, app: Flask, cookie: CookieOptions) -> dict[str, Any]:
         """What `cookie` names, and Flask's configuration for the rest."""
@@ -275,7 +274,7 @@ def _vary_on(response: Response, header: str) -> None:
     if "Vary" in response.headers:
         response.vary.add(header)
     else:  # the usual case, without Werkzeug's set of headers
-        response.headers["Vary"] = header
+        response.headers.add("Vary", header)
 
 
 def _signer(app: Flask) -> TokenSigner:

@@ -23,7 +23,7 @@ from .session.names import owner_text
 from .session.options import SessionOptions
 from .session.policy import Lifetime, Terms
 from .session.sealing import Sealer
-from .session.session import Session
+from .session.session import Driver, Session
 from .session.store import AsyncStore, Purgeable, Record, Store
 from .session.token import Token, TokenSigner
 from .telemetry import otel
@@ -65,6 +65,7 @@ class Sessions:
         self.clock = clock or SystemClock()
         self._now = self.clock.time
         self.access = StoreAccess(self.options, self.clock, store, async_store)
+        self.driver: Driver = self.access  # of `save()` and the like; a host may put its own errors around it
         self.signer = TokenSigner(self.options.secret_keys)
         self._sealer = _sealer(self.options)
         self._may_evict = bool(getattr(self.access.any_store, "may_evict", False))
@@ -115,7 +116,7 @@ class Sessions:
             terms_here = self.terms if terms is None else terms()
             return Binding(inbound, terms_here, loader, self._now, self._random_bytes, self.access.note)
 
-        return make.bound(opened, self.access)
+        return make.bound(opened, self.driver)
 
     def _load(self, key: str) -> Record | None:
         started = perf_counter()

@@ -110,20 +110,23 @@ def _plain(body: bytes, *more: Header) -> Headers:
 
 
 class _Body:
+    __slots__ = ("_arrival", "_body", "_chunks", "_run")
+
     def __init__(self, body: Iterable[bytes], context: Context, arrival: Arrival) -> None:
         self._body = body
-        self._context = context
+        self._run = context.run
         self._arrival = arrival
 
     def __iter__(self) -> Iterator[bytes]:
-        run = self._context.run
-        chunks = run(iter, self._body)
-        while (chunk := run(next, chunks, None)) is not None:
-            yield chunk
+        self._chunks = self._run(iter, self._body)
+        return self
+
+    def __next__(self) -> bytes:
+        return self._run(next, self._chunks)
 
     def close(self) -> None:
         self._arrival.over = True
-        self._context.run(close, self._body)
+        self._run(close, self._body)
 
 
 class WsgiRequest(RequestState):

@@ -31,6 +31,7 @@ class Binding:
         "_inbound",
         "_made",
         "_only",
+        "_ours",
         "_plain",
         "_random",
         "_report",
@@ -83,6 +84,7 @@ class Binding:
         self.loaded = False
         self.record: Record | None = None  # the live record that `token` was accepted by, as the store has it
         self._only: Mapping[str, bytes] | None = None  # `_plain` without ours, once somebody needs it
+        self._ours: Iterable[str] = ()  # names of fields that are none of the application's
         self._plain: Mapping[str, bytes] = NOTHING  # its fields, encoded and not sealed; ours may be among them
         self.values: Mapping[str, Any] = NOTHING  # as decoded: scalars that still are these were not changed
         self.plural = False  # has the record more than one field of ours? Another proof may be among them
@@ -217,8 +219,8 @@ class Binding:
 
     def _adopt(self, record: Record, plain: Mapping[str, bytes], decoded: codec.Decoded) -> None:
         self.record, self._plain, self._only = record, plain, None
-        self.values, others, self.undecodable = decoded
-        self.plural = len(others) > 1
+        self.values, self._ours, self.undecodable = decoded
+        self.plural = len(decoded.others) > 1
 
     def holds_plainly(self) -> bool:
         """Are the values inside as they were loaded? Quick; False is no answer."""
@@ -229,7 +231,10 @@ class Binding:
     def plain(self) -> Mapping[str, bytes]:
         """The application's fields, encoded and not sealed."""
         if self._only is None:
-            self._only = {name: data for name, data in self._plain.items() if not name.startswith(RESERVED)}
+            only = dict(self._plain)
+            for name in self._ours:
+                del only[name]
+            self._only = only
         return self._only
 
     @plain.setter

@@ -72,10 +72,10 @@ class Session(dict[str, Any]):
 
     @accessed.setter
     def accessed(self, value: bool) -> None:
-        if value:
-            self.mark_accessed()
-        else:
+        if not value:
             self._accessed = False
+        elif self._pending or not self._accessed:  # Flask says so at every use
+            self.mark_accessed()
 
     @property
     def modified(self) -> bool:

@@ -75,12 +75,16 @@ def check_sizes(
             raise SessionValueError(
                 f"session[{name!r}]: takes {len(data):,} bytes; a key may take {most:,} (session.maximum_value_size)"
             )
-    all_ = {**kept, **new}
-    for name in drop:
-        all_.pop(name, None)
-    size, most = sum(map(len, all_)) + sum(map(len, all_.values())), binding.terms.maximum_session_size
+    most = binding.terms.maximum_session_size
+    if _size(kept) + _size(new) <= most:  # what is replaced or dropped may be counted too
+        return
+    size = _size({name: data for name, data in {**kept, **new}.items() if name not in drop})
     if size > most:
         raise SessionValueError(f"session: takes {size:,} bytes; it may take {most:,} (session.maximum_session_size)")
+
+
+def _size(fields: Mapping[str, bytes]) -> int:
+    return sum(map(len, fields)) + sum(map(len, fields.values()))
 
 
 def changed(record: Record, change: Change) -> Record:

@@ -11,12 +11,12 @@ def merge(record: Record | None, change: Change, now: float) -> tuple[Applied, R
     """What became of `change`, and the record to write (only with APPLIED). The reference for every store."""
     if record is None or record.expires <= now or record.generation != change.generation:
         return Applied.GONE, None
-    if any(record.fields.get(name) != value for name, value in change.expect.items()):
-        return Applied.CONFLICT, None
-    fields = dict(record.fields)
-    for name in change.drop:
+    for name, value in change.expect.items():
+        if record.fields.get(name) != value:
+            return Applied.CONFLICT, None
+    fields = {**record.fields, **change.put}
+    for name in change.drop - change.put.keys():
         fields.pop(name, None)
-    fields.update(change.put)
     prefix = change.delete_if_only
     if prefix is not None and all(name.startswith(prefix) for name in fields):
         return Applied.EMPTIED, None

@@ -12,14 +12,14 @@ import sqlite3
 from collections.abc import Callable
 from functools import partial
 from threading import Condition, Event, Lock, get_ident
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, TypeVar, TypeVarTuple
 from weakref import WeakSet, finalize
 
 from ..clock import SystemClock
 from ..errors import StoreError
 
-P = ParamSpec("P")
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 _IDLE = 8  # connections kept open; more are opened when as many threads come, and closed again
 _LOOK = 1.0  # seconds between two looks at whether the path still names our file
@@ -56,12 +56,12 @@ class SqlitePool:
         _pools.add(self)
         finalize(self, _close_all, self._idle)
 
-    def run(self, work: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+    def run(self, work: Callable[[sqlite3.Connection, *Ts], T], *args: *Ts) -> T:
         """`work(connection, ...)`. What it leaves open when it raises is rolled back. Raises StoreError."""
         try:
             connection, epoch = self._take()
             try:
-                result = work(connection, *args, **kwargs)
+                result = work(connection, *args)
             except BaseException as error:
                 self._give(connection, epoch, keep=_recover(connection, error))
                 raise
@@ -79,10 +79,10 @@ class SqlitePool:
             except BaseException as error:
                 self._give(connection, epoch, keep=_recover(connection, error))
                 raise
+            self._give(connection, epoch)
+            return row
         except sqlite3.Error as error:
             raise store_error(error) from error
-        self._give(connection, epoch)
-        return row
 
     def close(self) -> None:
         self._epoch += 1
