@@ -96,7 +96,7 @@ class StoreAccess:
             operation = next(steps)
             while True:
                 try:
-                    result = self._guarded(getattr(self.store, _VERBS[type(operation)]), *operation)
+                    result = self._guarded(self._do, operation)
                 except StoreError as error:
                     operation = steps.throw(error)
                 else:
@@ -133,12 +133,12 @@ class StoreAccess:
         if "async_store" in self.__dict__:
             await self.async_store.aclose()
 
-    def _guarded(self, verb: Callable[..., Any], *arguments: Any) -> Any:
+    def _guarded(self, verb: Callable[[Any], Any], argument: Any) -> Any:
         breaker = self._breaker
         if breaker is not None:
             self._ask(breaker)
         try:
-            result = verb(*arguments)
+            result = verb(argument)
         except StoreError as error:
             self.note(error)
             raise
@@ -173,3 +173,6 @@ class StoreAccess:
         log.error("The session store is not available: %s", error)
         if self._breaker is not None:
             self._breaker.failed(self._clock.monotonic())
+
+    def _do(self, operation: Operation) -> Any:
+        return getattr(self.store, _VERBS[type(operation)])(*operation)

@@ -34,8 +34,9 @@ def commit(session: Session) -> Steps[Committed]:
     except (SessionValueError, SessionLimitReached):
         yield from _end(binding)  # a logout counts, even if what came after it can't be stored
         raise
-    # After the new one is there: a crash between the two must not leave the client with neither.
-    yield from _end(binding)
+    if binding.ended or binding.old_ended:
+        # After the new one is there: a crash between the two must not leave the client with neither.
+        yield from _end(binding)
     if binding.untold is not None:
         done, binding.untold = with_untold(done, binding.untold), None
     return done

@@ -138,7 +138,7 @@ def _written(
     if applied is Applied.CONFLICT:
         return (yield from _without_proofs(session, binding, change, fields))
     done = _settle(session, binding, change, applied, fields, rotated)
-    if applied is Applied.APPLIED:
+    if applied is Applied.APPLIED and (change.owner is not None or record.owner):
         yield from _keep_account(binding, record, change, binding.now())
     return done
 

@@ -32,5 +32,4 @@ def merge(record: Record | None, change: Change, now: float) -> tuple[Applied, R
 
 def check_names(*groups: Iterable[str]) -> None:
     """Refuse, before anything is written, names that no store can encode (lone surrogates): a ValueError."""
-    for names in groups:
-        "".join(names).encode()
+    "".join(map("".join, groups)).encode()
