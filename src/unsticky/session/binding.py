@@ -30,9 +30,6 @@ class Binding:
     __slots__ = (
         "_inbound",
         "_made",
-        "_only",
-        "_ours",
-        "_plain",
         "_random",
         "_report",
         "_token",
@@ -48,6 +45,7 @@ class Binding:
         "old",
         "old_ended",
         "owner",
+        "plain",
         "plural",
         "record",
         "rotation",
@@ -83,9 +81,7 @@ class Binding:
         self.now = now
         self.loaded = False
         self.record: Record | None = None  # the live record that `token` was accepted by, as the store has it
-        self._only: Mapping[str, bytes] | None = None  # `_plain` without ours, once somebody needs it
-        self._ours: Iterable[str] = ()  # names of fields that are none of the application's
-        self._plain: Mapping[str, bytes] = NOTHING  # its fields, encoded and not sealed; ours may be among them
+        self.plain: Mapping[str, bytes] = NOTHING  # the application's fields, encoded and not sealed
         self.values: Mapping[str, Any] = NOTHING  # as decoded: scalars that still are these were not changed
         self.plural = False  # has the record more than one field of ours? Another proof may be among them
         self.undecodable: frozenset[str] = frozenset()  # written by a newer version: left as they are
@@ -185,10 +181,10 @@ class Binding:
             if accepted_proof(record, record.fields, token, now) is not None:
                 self.events.append(SessionEvent("expired", token.key, record.owner))
         elif (opened := self._opened(record, token)) is not None:
-            proof = accepted_proof(record, opened[1].others, token, now)
+            proof = accepted_proof(record, opened.others, token, now)
             if proof is not None:
                 self.standing = stands(proof)
-                self._adopt(record, *opened)
+                self._adopt(record, opened)
                 return True
         self.token = None
         return False
@@ -204,11 +200,11 @@ class Binding:
         if opened is None:
             return False
         self.standing = stands(record.fields.get(token.proof, b""))
-        self._adopt(record, *opened)
+        self._adopt(record, opened)
         return True
 
-    def _opened(self, record: Record, token: Token) -> tuple[Mapping[str, bytes], codec.Decoded] | None:
-        """The fields, not sealed, and what they say. None: nobody could read them, now or later. Raises UnknownKey."""
+    def _opened(self, record: Record, token: Token) -> codec.Decoded | None:
+        """What the fields say. None: nobody could read them, now or later. Raises UnknownKey."""
         try:
             return _read(record.fields, self.terms.sealer, token.key)
         except StoreError as error:
@@ -217,29 +213,15 @@ class Binding:
                 return None
             raise
 
-    def _adopt(self, record: Record, plain: Mapping[str, bytes], decoded: codec.Decoded) -> None:
-        self.record, self._plain, self._only = record, plain, None
-        self.values, self._ours, self.undecodable = decoded
-        self.plural = len(decoded.others) > 1
+    def _adopt(self, record: Record, decoded: codec.Decoded) -> None:
+        self.record = record
+        self.values, self.plain, others, self.undecodable = decoded
+        self.plural = len(others) > 1
 
     def holds_plainly(self) -> bool:
         """Are the values inside as they were loaded? Quick; False is no answer."""
         inner = {name: value for name, value in self.values.items() if type(value) not in codec.SCALARS}
-        return not inner or codec.are_plainly([*inner.values()], [self._plain[name] for name in inner])
-
-    @property
-    def plain(self) -> Mapping[str, bytes]:
-        """The application's fields, encoded and not sealed."""
-        if self._only is None:
-            only = dict(self._plain)
-            for name in self._ours:
-                del only[name]
-            self._only = only
-        return self._only
-
-    @plain.setter
-    def plain(self, fields: Mapping[str, bytes]) -> None:
-        self._plain = self._only = fields
+        return not inner or codec.are_plainly([*inner.values()], [self.plain[name] for name in inner])
 
     def decoded(self) -> dict[str, Any]:
         """The application's values once more, as they were loaded or last written."""
@@ -280,7 +262,7 @@ class Binding:
         if opened is None:
             return False
         self.token, self.joining, self.standing = token, standing, True
-        self._adopt(record, *opened)
+        self._adopt(record, opened)
         return True
 
     def _drive(self, steps: Steps[None], loader: Loader) -> None:
@@ -343,13 +325,12 @@ def _readable(loader: Loader, key: str) -> Record | None:
         return None
 
 
-def _read(fields: Mapping[str, bytes], sealer: Sealer | None, key: str) -> tuple[Mapping[str, bytes], codec.Decoded]:
+def _read(fields: Mapping[str, bytes], sealer: Sealer | None, key: str) -> codec.Decoded:
     """Raises UnknownKey, DamagedRecord for what can't be unsealed."""
-    plain = fields if sealer is None else _unsealed(fields, sealer, key)
-    decoded = codec.decode_all(plain, RESERVED)
-    if decoded.bad and sealer is None and any(plain[name].startswith(SEALED) for name in decoded.bad):
+    decoded = codec.decode_all(fields if sealer is None else _unsealed(fields, sealer, key), RESERVED)
+    if decoded.bad and sealer is None and any(decoded.plain[name].startswith(SEALED) for name in decoded.bad):
         raise UnknownKey("it is encrypted, and no `encryption_keys` are set here")
-    return plain, decoded
+    return decoded
 
 
 def _unsealed(fields: Mapping[str, bytes], sealer: Sealer, key: str) -> dict[str, bytes]:

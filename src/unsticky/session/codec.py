@@ -71,30 +71,32 @@ class Decoded(NamedTuple):
     """The fields of a record."""
 
     values: dict[str, Any]
-    others: list[str]  # names of fields that are none of the application's
+    plain: dict[str, bytes]  # the application's fields, as they were given
+    others: list[str]  # names of those that are none of the application's
     bad: frozenset[str] = frozenset()  # names of those that can't be decoded
 
 
 def decode_all(fields: Mapping[str, bytes], others: str) -> Decoded:
     """Decode all fields but those whose names begin with `others`. Quick, for it runs at every request."""
-    read = _decode
     ours = [name for name in fields if name.startswith(others)]
+    plain = dict(fields)
+    for name in ours:
+        del plain[name]
     try:
-        values = {name: read(data) for name, data in fields.items() if name not in ours}
+        return Decoded(dict(zip(plain, map(_decode, plain.values()), strict=True)), plain, ours)
     except (MsgspecError, RecursionError, ArithmeticError, TypeError, KeyError, ValueError):
-        return _decode_one_by_one(fields, ours)
-    return Decoded(values, ours)
+        return _decode_one_by_one(plain, ours)
 
 
-def _decode_one_by_one(fields: Mapping[str, bytes], ours: list[str]) -> Decoded:
+def _decode_one_by_one(plain: dict[str, bytes], ours: list[str]) -> Decoded:
     values: dict[str, Any] = {}
     bad: set[str] = set()
-    for name in fields.keys() - set(ours):
+    for name, data in plain.items():
         try:
-            values[name] = decode(fields[name])
+            values[name] = decode(data)
         except ValueError:
             bad.add(name)
-    return Decoded({name: values[name] for name in fields if name in values}, ours, frozenset(bad))
+    return Decoded(values, plain, ours, frozenset(bad))
 
 
 def are_plainly(values: list[object], datas: Sequence[bytes]) -> bool:
