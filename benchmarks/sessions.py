@@ -45,7 +45,7 @@ class Plan:
 
 
 FULL = Plan(Effort(), 3, 1.0, MODES)
-QUICK = Plan(Effort(5, 0.02), 1, 0.6, ("read",))
+QUICK = Plan(Effort(30, 0.004), 1, 0.6, ("read",))
 SMOKE = Plan(Effort(1, 0.001), 1, 0.1, ("read",))
 
 
