@@ -19,6 +19,7 @@ import httpx
 import pytest
 import trio
 
+from support.otlp import Telemetry, telemetry
 from support.pools import both, in_flight
 from support.tls import CERTIFICATE, tls_endpoint, trusting
 from support.upstream import Upstream, upstreams
@@ -27,6 +28,12 @@ from unsticky import NoHealthyEndpoint, Pools, SettingsError
 from unsticky.discoverers import DiscoveryError, Endpoint
 from unsticky.discoverers.static import StaticDiscovery
 from unsticky.worker import worker
+
+
+@pytest.fixture
+def otlp() -> Generator[Telemetry]:
+    with telemetry() as found:
+        yield found
 
 
 @pytest.fixture
@@ -131,6 +138,28 @@ def test_the_first_call_waits_on_trio(three: list[Upstream]) -> None:
 
     with pools_by(source) as pools:
         assert trio.run(call, pools) == three[0].port
+
+
+def test_rules_do_not_take_the_unknown_for_ill(three: list[Upstream]) -> None:
+    """A call waits for its own pool, and is sent to another one when the wait was in vain."""
+    for late, expected in ((0.1, three[0].port), (None, three[1].port)):
+        source = Told(three[0].url)
+        source.go.clear()
+        settings = {
+            "catalog": {
+                "discovery": {"type": "program", "first_wait": 5.0 if late else 0.2},
+                "rules": [{"when": {"healthy_below": 50}, "use_pool": "reserve"}],
+            },
+            "reserve": {"endpoints": [three[1].url]},
+        }
+        with Pools.from_settings({"pools": settings}, discovery={"catalog": source}) as pools, pools.client() as client:
+            if late is None:
+                with pytest.raises(NoHealthyEndpoint):
+                    client.get("http://catalog/")
+            else:
+                threading.Timer(late, source.go.set).start()
+            assert client.get("http://catalog/").json()["port"] == expected
+            source.go.set()
 
 
 def test_the_wait_is_bounded(three: list[Upstream]) -> None:
@@ -248,6 +277,27 @@ def test_a_source_that_hangs(three: list[Upstream]) -> None:
         assert source.asked == asked
         source.go.set()
         eventually(lambda: urls(pools) == {three[1].url})
+
+
+def test_what_happens_is_counted(otlp: Telemetry, three: list[Upstream]) -> None:
+    """Failures, their ends, and changes of the set, by pool; no span is made for asking."""
+    source = Told(three[0].url)
+    settings = {"pools": {"counted": {"discovery": {"type": "program", "interval": 0.02}}}}
+
+    def counted() -> dict[object, float]:
+        points = [p for p in otlp.points("unsticky.pool.events") if p.attributes["unsticky.pool"] == "counted"]
+        return {point.attributes["unsticky.event"]: point.value for point in points}
+
+    with Pools.from_settings(settings, discovery={"counted": source}) as pools:
+        pools.start()
+        eventually(lambda: pools.status()["counted"])
+        source.error = DiscoveryError("no leader")
+        eventually(lambda: (status := pools.discovery("counted")) and status.problem)
+        source.error = None
+        source.say(three[1].url)
+        eventually(lambda: [one.endpoint.url for one in pools.status()["counted"]] == [three[1].url])
+    assert counted() == {"discovery_failed": 1, "discovery_recovered": 1, "endpoints_changed": 1}
+    assert otlp.spans(client=False) == []
 
 
 def test_an_empty_set_may_be_meant(three: list[Upstream]) -> None:

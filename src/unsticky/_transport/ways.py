@@ -23,17 +23,20 @@ class Way:
 class CallFacts(HashedRequest):
     """What rules ask about a call and its pool."""
 
-    __slots__ = ("_pool",)
+    __slots__ = ("_first", "_pool")
 
     def __init__(self, served: Served, request: Any) -> None:
         super().__init__(request)
         self._pool = served.pool
+        self._first = served.first
 
     def method(self) -> str:
         method: str = self._request.method
         return method
 
     def fit_percent(self) -> float:
+        if self._first is not None and self._first.pending:
+            return 100.0  # who is not known yet is not ill: the call will wait
         with self._pool.lock:
             return self._pool.fit_percent()
 
