@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from support.pools import LIBRARIES, both, in_flight, pools_over
+from support.pools import LIBRARIES, both, in_flight, pools_over, wires
 from support.upstream import Upstream, upstream
 from support.waiting import eventually
 
@@ -104,7 +104,7 @@ def one() -> Generator[Upstream]:
         yield found
 
 
-@both
+@wires
 def test_a_retried_upload_arrives_whole(library: str, receivers: list[Receiver]) -> None:
     """The late attempt reads no more of the caller's file, which the next one sends from its start."""
     slow, fast = receivers
@@ -130,7 +130,7 @@ def test_a_retried_upload_arrives_whole(library: str, receivers: list[Receiver])
     assert len(slow.bodies[0]) < len(ORIGINAL)
 
 
-@both
+@wires
 def test_nobody_reads_the_body_of_a_caller_who_left(library: str, receivers: list[Receiver]) -> None:
     """After a cancellation the caller's generator is asked for nothing."""
     pulled = 0
@@ -161,7 +161,7 @@ def test_nobody_reads_the_body_of_a_caller_who_left(library: str, receivers: lis
         asyncio.run(main())
 
 
-@both
+@wires
 def test_a_body_that_waits_is_cancelled_with_its_caller(library: str, receivers: list[Receiver]) -> None:
     """A generator that awaits something of its own is interrupted at once."""
     begun, ended = asyncio.Event(), asyncio.Event()
@@ -188,7 +188,7 @@ def test_a_body_that_waits_is_cancelled_with_its_caller(library: str, receivers:
         asyncio.run(main())
 
 
-@both
+@wires
 def test_a_post_is_repeated_when_connecting_took_too_long(library: str, one: Upstream) -> None:
     """Nothing was sent, as with the sync client."""
 

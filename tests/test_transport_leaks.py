@@ -12,9 +12,10 @@ from typing import Any
 import anyio
 import pytest
 
-from support.pools import both, in_flight, pools_over
+from support.pools import both, in_flight, pools_over, wires, wires_and_loops
 from support.upstream import Upstream, upstreams
 from support.waiting import eventually
+from unsticky._transport.aiohttp_wire import AiohttpTransport
 from unsticky.pools import Pools
 from unsticky.worker import worker
 
@@ -28,6 +29,8 @@ def two() -> Generator[list[Upstream]]:
 def busy(inner: Any) -> list[str]:
     """Calls under way, connections that are not idle, and requests that wait for one."""
     found = ["a call"] * inner.busy()
+    if isinstance(inner, AiohttpTransport):
+        return found + [repr(one) for one in inner._session.connector._acquired]  # type: ignore[union-attr]
     for transport in inner.idle():
         pool = transport._pool
         found += [repr(one) for one in pool.connections if not one.is_idle()] + [repr(one) for one in pool._requests]
@@ -140,7 +143,7 @@ async def settled(condition: Callable[[], object]) -> None:
     raise AssertionError("still not so")
 
 
-@both
+@wires
 @pytest.mark.parametrize("options", [{}, {"timeout": "40ms", "retry": {"attempt_timeout": "15ms", "backoff": "2ms"}}])
 def test_2000_calls_cancelled_at_random_moments(library: str, options: dict[str, Any], two: list[Upstream]) -> None:
     """Wherever a call is cancelled, nothing of it is left: no lease, no connection, no task."""
@@ -167,9 +170,8 @@ def test_2000_calls_cancelled_at_random_moments(library: str, options: dict[str,
     eventually(lambda: sum(one.seen()["connections"] for one in two) == 0)
 
 
-@both
-@pytest.mark.parametrize("backend", ["asyncio", "trio"])
-def test_calls_cancelled_by_scopes(library: str, backend: str, two: list[Upstream]) -> None:
+@wires_and_loops
+def test_calls_cancelled_by_scopes(library: str, loop: str, two: list[Upstream]) -> None:
     """Cancel scopes, which cancel again and again until they are left, leave nothing behind either."""
     two[0].behave("echo", delay=0.005)
     two[1].behave("slow", seconds=0.002)
@@ -194,10 +196,10 @@ def test_calls_cancelled_by_scopes(library: str, backend: str, two: list[Upstrea
                     await anyio.sleep(0.005)
 
     with pools_over(library, [one.url for one in two]) as pools:
-        anyio.run(main, backend=backend)
+        anyio.run(main, backend=loop)
 
 
-@both
+@wires
 def test_async_responses_dropped_unread(library: str, two: list[Upstream]) -> None:
     """Dropped responses are closed in their event loop."""
 
@@ -221,7 +223,7 @@ def test_async_responses_dropped_unread(library: str, two: list[Upstream]) -> No
         asyncio.run(main())
 
 
-@both
+@wires
 def test_an_abandoned_call_has_an_end(library: str, two: list[Upstream]) -> None:
     """A cancelled call to an endpoint that never answers leaves no task behind, even without any timeout."""
     two[0].pause()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import unsticky
-from support.pools import LIBRARIES, both, in_flight, pools_over
+from support.pools import LIBRARIES, both, in_flight, pools_over, wires
 from support.upstream import upstream
 from support.waiting import eventually
 
@@ -55,7 +55,7 @@ def test_fifty_threads_and_five_places(library: str) -> None:
         assert results.count("full") == 45
 
 
-@both
+@wires
 def test_tasks_and_places(library: str) -> None:
     """The same on an event loop; a cancelled call gives its place back."""
 

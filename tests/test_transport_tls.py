@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from support.pools import wires
 from support.tls import tls_endpoint, trusting
 from unsticky import Pools
 
@@ -15,7 +16,12 @@ ORIGINS = ["https://api.example.com", "https://other.example.com"]
 
 def settings(url: str, client: str) -> dict[str, Any]:
     """The endpoint's certificate is for api.example.com alone."""
-    return {"client": client, "pools": {"p": {"endpoints": [url], "match": ORIGINS, "retry": {"attempts": 1}}}}
+    client, _, wire = client.partition(" over ")
+    return {
+        "client": client,
+        "wire": wire or "default",
+        "pools": {"p": {"endpoints": [url], "match": ORIGINS, "retry": {"attempts": 1}}},
+    }
 
 
 @pytest.mark.parametrize("library", ["httpx", "httpx2"])
@@ -34,7 +40,7 @@ def test_each_match_origin_is_verified(library: str) -> None:
         assert set(endpoint.names) == {"api.example.com", "other.example.com", None}
 
 
-@pytest.mark.parametrize("library", ["httpx", "httpx2"])
+@wires
 def test_each_match_origin_is_verified_async(library: str) -> None:
     """The same on an event loop."""
 

@@ -198,9 +198,13 @@ class Pools:
         return client
 
     def async_client(self, **kwargs: Any) -> AsyncClient:
-        """The same for event loops. One client serves several loops; `aclose` it in each, or let the loops end."""
+        """The same for event loops. One client serves several loops; `aclose` it in each, or let the loops end.
+
+        `wire="aiohttp"` is for this client what it is in the settings for all.
+        """
         ours, theirs = _library(self.settings.client)
-        client: AsyncClient = theirs.AsyncClient(transport=ours.AsyncPoolTransport(self, **_inner(kwargs)), **kwargs)
+        inner = _inner(kwargs) | ({"wire": kwargs.pop("wire")} if "wire" in kwargs else {})
+        client: AsyncClient = theirs.AsyncClient(transport=ours.AsyncPoolTransport(self, **inner), **kwargs)
         return client
 
     def close(self) -> None:

@@ -12,14 +12,25 @@ import pytest
 
 from unsticky.pools import Pools
 
-LIBRARIES = {"httpx": httpx, "httpx2": httpx2}
-both = pytest.mark.parametrize("library", list(LIBRARIES))
+LIBRARIES = {"httpx": httpx, "httpx2": httpx2, "httpx over aiohttp": httpx, "httpx2 over aiohttp": httpx2}
+both = pytest.mark.parametrize("library", ["httpx", "httpx2"])
+wires = pytest.mark.parametrize("library", list(LIBRARIES))  # for asyncio
+wires_and_loops = pytest.mark.parametrize(
+    ("library", "loop"),
+    [
+        (library, loop)
+        for library in LIBRARIES
+        for loop in ("asyncio", "trio")
+        if loop != "trio" or "over" not in library
+    ],
+)
 
 
 @contextmanager
 def pools_over(library: str, endpoints: list[Any], **options: Any) -> Generator[Pools]:
     """One pool, "catalog", whose `options` are as in the settings file."""
-    settings = {"client": library, "pools": {"catalog": {"endpoints": endpoints, **options}}}
+    client, _, wire = library.partition(" over ")
+    settings = {"client": client, "wire": wire or "default", "pools": {"catalog": {"endpoints": endpoints, **options}}}
     with Pools.from_settings(settings) as pools:
         yield pools
 

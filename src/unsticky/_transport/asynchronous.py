@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Coroutine
 from functools import partial
+from importlib import import_module
 from typing import Any, ClassVar
 
 import anyio
@@ -32,11 +33,15 @@ class AsyncDriver:
 
     library: ClassVar[Library]
 
-    def __init__(self, pools: Pools, transport: Any = None, **options: Any) -> None:
-        """`options` are those of the library's AsyncHTTPTransport: verify, cert, http2, limits, ..."""
+    def __init__(self, pools: Pools, transport: Any = None, *, wire: str | None = None, **options: Any) -> None:
+        """`options` are those of the library's AsyncHTTPTransport: verify, cert, http2, limits, ...
+
+        `wire` is "default" or "aiohttp"; None: as in the settings. Raises ValueError for options that it does not have.
+        """
         self._pools = pools
         self._options = options
         self._given = transport
+        self._wire = None if transport is not None else _wire(wire or pools.settings.wire, options)
         # One connection for each request can be thrown away, in whatever state it was left.
         self._closes_cleanly = transport is None and not shares(options)
         self._cancels_cleanly = self._closes_cleanly or self.library.cancels_cleanly
@@ -48,7 +53,7 @@ class AsyncDriver:
     def _forget(self) -> None:
         """Connections are not shared with a parent process; what is left of its own is kept and never used."""
         self._of_parents.append((vars(self).get("_inner"), vars(self).get("_open")))
-        self._inner: dict[Any, tuple[Inner, AsyncGenerator[None]]] = {}  # by event loop
+        self._inner: dict[Any, tuple[Any, AsyncGenerator[None]]] = {}  # by event loop
         self._open: set[OpenBody] = set()
 
     async def handle(self, request: Any) -> Any:
@@ -122,6 +127,8 @@ class AsyncDriver:
 
     def _must_not_cancel(self, hop: Hop) -> bool:
         """A TLS handshake that is cancelled would leave its socket open, in both libraries."""
+        if self._wire is not None:
+            return False
         return (not self._cancels_cleanly or hop.origin.startswith("https")) and _running_loop() is not None
 
     def _guards(self) -> tuple[Guard, Guard]:
@@ -143,17 +150,25 @@ class AsyncDriver:
             await close_whatever_happens(unused)
         return inner.of(origin, request)
 
-    async def _below(self) -> Inner:
+    async def _below(self) -> Any:
         loop = _running_loop() or _NO_ASYNCIO
         if loop not in self._inner:
-            make = Maker(self.library, "AsyncHTTPTransport", self._options)
-            kind = partial(AsyncEndpointTransport, self.library.module)
-            inner = Inner(make, kind, shared=shares(self._options), clock=self._pools.clock)
+            inner = self._new(loop)
             self._inner[loop] = inner, (end := self._until_the_loop_ends(loop, inner))
             await anext(end)
         return self._inner[loop][0]
 
-    async def _until_the_loop_ends(self, loop: Any, inner: Inner) -> AsyncGenerator[None]:
+    def _new(self, loop: Any) -> Any:
+        """What is below for one event loop: an Inner, or what stands for it."""
+        if self._wire is not None:
+            if loop is _NO_ASYNCIO:
+                raise RuntimeError('wire = "aiohttp" needs asyncio: on trio use wire = "default"')
+            return self._wire.AiohttpTransport(self.library, self._options)
+        make = Maker(self.library, "AsyncHTTPTransport", self._options)
+        kind = partial(AsyncEndpointTransport, self.library.module)
+        return Inner(make, kind, shared=shares(self._options), clock=self._pools.clock)
+
+    async def _until_the_loop_ends(self, loop: Any, inner: Any) -> AsyncGenerator[None]:
         """Event loops finish open generators before they end, so that connections are closed while they can be."""
         try:
             yield
@@ -168,6 +183,20 @@ class AsyncDriver:
             await self._given.aclose()
         elif found := self._inner.get(_running_loop() or _NO_ASYNCIO):
             await found[1].aclose()
+
+
+def _wire(name: str, options: dict[str, Any]) -> Any:
+    """The module of a wire that is not the default one. It is imported when it is asked for."""
+    if name == "default":
+        return None
+    if name != "aiohttp":
+        raise ValueError(f'wire: expected "default" or "aiohttp", got {name!r}')
+    try:
+        module = import_module(".aiohttp_wire", __package__)
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError('wire = "aiohttp" needs: pip install unsticky[aiohttp]', name=error.name) from error
+    module.check(options)
+    return module
 
 
 def _waiting(options: dict[str, Any]) -> str:

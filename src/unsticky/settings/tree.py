@@ -37,3 +37,10 @@ class Settings:
     client: Annotated[
         Literal["httpx", "httpx2"], Meta(description="The library of the clients that unsticky gives out.")
     ] = "httpx"
+    wire: Annotated[
+        Literal["default", "aiohttp"],
+        Meta(
+            description="What async clients send over: the client library's own connections, or those of aiohttp, "
+            "which are faster."
+        ),
+    ] = "default"
