@@ -323,3 +323,27 @@ def test_tls(own_valkey: Valkey, key: str, kind: str, tmp_path: Path) -> None:
         unchecked = f"rediss://127.0.0.1:{port}?ssl_cert_reqs=none"
         with face(kind, unchecked, CLOCK, 2.0) as store:
             assert store.load(key) == loaded
+
+
+@KINDS
+def test_a_record_larger_than_what_a_socket_takes(valkey: Valkey, key: str, kind: str) -> None:
+    """It is sent and read in parts, and swapped as any other."""
+    large = record(NOW, a=bytes(8_000_000))
+    with face(kind, valkey.url, CLOCK, 10.0) as store:
+        assert store.create(key, large)
+        assert store.load(key) == large
+        assert store.update(key, replace(put(b=b"2"), base=large)) is Applied.APPLIED
+        loaded = store.load(key)
+        assert loaded is not None
+        assert loaded.fields == {**large.fields, "b": b"2"}
+        store.delete(key)
+
+
+@KINDS
+def test_a_large_record_for_a_paused_server(own_valkey: Valkey, key: str, kind: str) -> None:
+    """What nobody takes off the socket is given up in time."""
+    with face(kind, own_valkey.url, CLOCK, TIMEOUT) as store:
+        store.load(key)
+        with own_valkey.paused():
+            within(TIMEOUT + 0.3, lambda: store.create(key, record(NOW, a=bytes(30_000_000))))
+        assert store.load(key) is None

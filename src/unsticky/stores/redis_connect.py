@@ -10,6 +10,7 @@ import ssl
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from math import ceil
 from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Any, cast
@@ -149,6 +150,10 @@ class Link:
         if hasattr(select, "poll"):
             self._poll = select.poll()
             self._poll.register(peer, select.POLLIN)
+        # A plain socket never waits itself: poll does. Its own timeouts would be four more system calls per command.
+        self._polls = self._poll is not None and not self._tls
+        if self._polls:
+            peer.setblocking(False)
 
     def exchange(self, packed: bytes, count: int, deadline: float) -> list[Any]:
         """Send commands and read their `count` replies by `deadline`. Raises StoreError."""
@@ -176,18 +181,32 @@ class Link:
         return replies
 
     def _receive(self, deadline: float) -> bytes:
-        self._peer.settimeout(_left(deadline))
+        if not self._polls:
+            self._peer.settimeout(_left(deadline))
+        elif not self._poll.poll(ceil(_left(deadline) * 1000)):  # type: ignore[union-attr]
+            raise TimeoutError
         data = self._peer.recv(_READ)
         if not data:
             raise LostError("Redis store: the connection was lost", sent=True)
         return data
 
     def _send(self, packed: bytes, deadline: float) -> None:
-        self._peer.settimeout(_left(deadline))
-        sent = self._peer.send(packed)
+        sent = self._sent(packed, deadline)
         while sent < len(packed):
+            sent += self._sent(memoryview(packed)[sent:], deadline)
+
+    def _sent(self, data: bytes | memoryview, deadline: float) -> int:
+        """How many bytes of `data` could be sent."""
+        if not self._polls:
             self._peer.settimeout(_left(deadline))
-            sent += self._peer.send(memoryview(packed)[sent:])
+            return self._peer.send(data)
+        try:
+            return self._peer.send(data)
+        except BlockingIOError:
+            room = select.poll()
+            room.register(self._peer, select.POLLOUT)
+            room.poll(ceil(_left(deadline) * 1000))
+            return 0
 
     def stale(self) -> bool:
         """True if there is something to read, though nothing was asked: the end of the stream, or a stray reply."""
