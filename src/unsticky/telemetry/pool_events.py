@@ -1,4 +1,4 @@
-"""What happens to pools, as events on the caller's span and as counts."""
+"""What happens to pools: as events on the caller's span, as counts, and as log lines."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from ..routing.events import (
     Returned,
 )
 from ..routing.pool import Pool
+from .log import pool_line
 from .otel import Attributes, pool_event
 
 
@@ -25,6 +26,7 @@ def report(pool: Pool) -> None:
     for event in pool.drain_events():
         name, details = described(event)
         pool_event(pool.name, name, details)
+        pool_line(pool.name, name, details, pool.clock.monotonic())
 
 
 def described(event: PoolEvent) -> tuple[str, Attributes]:
