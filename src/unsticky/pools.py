@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib import import_module
 from os import PathLike
 from random import Random
 from threading import Lock
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 from urllib.parse import urlsplit
 from weakref import WeakSet
 from zoneinfo import ZoneInfo
@@ -21,6 +21,7 @@ from .clock import Clock, SystemClock
 from .discovery import Discoveries, FirstSet, Follower, open_sources
 from .errors import SettingsError
 from .probes import Probes, problems
+from .routing.call_failed import CallFailed as CallFailed
 from .routing.discovery import DiscoveryStatus, Source
 from .routing.endpoint import EndpointStatus
 from .routing.explain import Explained, explain
@@ -40,6 +41,8 @@ _PORTS = {"http": 80, "https": 443}
 _OF_TRANSPORTS = frozenset(
     {"verify", "cert", "http1", "http2", "limits", "uds", "local_address", "socket_options", "proxy"}
 )
+Handler = Callable[[CallFailed], object]
+H = TypeVar("H", bound=Handler)
 Origin = tuple[str, str, int | None]  # scheme, host in lower case, port
 
 
@@ -53,6 +56,7 @@ class Served:
     keys: tuple[HashKey, ...] | None  # None: the balancer does not hash
     first: FirstSet | None = None  # of endpoints that are found; None: there are others
     rules: tuple[Rule, ...] = ()
+    failing: frozenset[int] = frozenset()  # statuses that its fallback is for
     matched: bool = False  # by one of `match`, not by the pool's name
 
 
@@ -82,6 +86,7 @@ class Pools:
         self._random = random
         self._given = {name.lower(): source for name, source in (discovery or {}).items()}
         self._clients: WeakSet[Any] = WeakSet()
+        self._handlers: list[tuple[str | None, Handler]] = []
         self._begin()
         in_forked_children(self._begin)
 
@@ -125,8 +130,9 @@ class Pools:
             follower = self._followers.get(name.lower())
             first = follower.first if follower else None
             rules = rules_from(options.rules, options.limits.maximum_in_flight, ZoneInfo)
-            named = Served(pool, options, options.host == "preserve", keys, first, rules)
-            matched = Served(pool, options, options.host != "endpoint", keys, first, rules, matched=True)
+            failing = options.fallback.statuses
+            named = Served(pool, options, options.host == "preserve", keys, first, rules, failing)
+            matched = Served(pool, options, options.host != "endpoint", keys, first, rules, failing, matched=True)
             self._others[name.lower(), False], self._others[name.lower(), True] = named, matched
             found += [((scheme, pool.name, None), named) for scheme in _PORTS]
             found += [(_origin(origin), matched) for origin in options.match]
@@ -185,6 +191,26 @@ class Pools:
         found = self._pools[pool.lower()]
         with found.lock:
             return explain(found)
+
+    @overload
+    def on_error(self, handler: H, /, *, pool: str | None = None) -> H: ...
+    @overload
+    def on_error(self, handler: None = None, /, *, pool: str | None = None) -> Callable[[H], H]: ...
+    def on_error(self, handler: Any = None, /, *, pool: str | None = None) -> Any:
+        """Call `handler` with a CallFailed whenever a call over a pool, or over `pool`, failed for good; a decorator.
+
+        A coroutine function is for async clients, which await it; calls of sync clients log that they can't. What a
+        handler raises is logged. KeyError when there is no such pool.
+        """
+        if handler is None:
+            return partial(self.on_error, pool=pool)
+        name = None if pool is None else self._pools[pool.lower()].name
+        self._handlers.append((name, handler))
+        return handler
+
+    def handlers(self, pool: str) -> list[Handler]:
+        """Who is told about failed calls of `pool`, in the order in which they came."""
+        return [handler for name, handler in self._handlers if name in (None, pool)]
 
     def client(self, **kwargs: Any) -> Client:
         """A client of the library that `client` in the settings names.

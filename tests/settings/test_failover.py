@@ -54,6 +54,13 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     (pools({"when": {"load_above": 80}, "use_pool": "b"}, b=other()), "needs limits.maximum_in_flight"),
     (pools({"when": {**ANY, "window": 5}, "use_pool": "b"}, b=other()), "window: has no effect without error_rate"),
     (pools({"when": {"header": {"a b": "x"}}, "use_pool": "b"}, b=other()), "a name here must be a header name"),
+    (pools(fallback={"pool": "b", "status": 503}, b=other()), "pools.a.fallback: expected pool or status, got both"),
+    (pools(fallback={"body": "x"}), "pools.a.fallback: needs pool or status"),
+    (pools(fallback={"pool": "b", "body": "x"}, b=other()), "pools.a.fallback.body: has no effect with pool"),
+    (pools(fallback={"status": 200, "json": "{"}), "pools.a.fallback.json: expected a text that is JSON"),
+    (pools(fallback={"status": 200, "json": "1", "body": "1"}), "expected body or json, got both"),
+    (pools(fallback={"pool": "c"}), "pools.a.fallback.pool: no such pool"),
+    (pools(fallback={"pool": "b"}, b=other(fallback={"pool": "a"})), "a -> b -> a"),
 ]
 
 
@@ -82,6 +89,8 @@ def test_from_the_environment() -> None:
     """Rules and fallbacks are set there like other tables."""
     environ = {
         "UNSTICKY_POOLS__A__RULES": '[{when = {path = "/x*"}, use_pool = "b"}]',
+        "UNSTICKY_POOLS__A__FALLBACK__STATUS": "503",
     }
     settings = load(pools(b=other()), environ=environ, search=False)
     assert settings.pools["a"].rules[0].when.path == ("/x*",)
+    assert settings.pools["a"].fallback.status == 503

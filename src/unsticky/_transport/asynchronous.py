@@ -18,9 +18,11 @@ from .connections import Inner, Maker, shares
 from .endpoint import AsyncEndpointTransport, close_whatever_happens
 from .exchange import Exchange, Hop
 from .library import Library
+from .rescue import Elsewhere, rescue
+from .rescue import tell_async as tell
 from .streams import Guard, OpenBody, end
 from .unobserved import to_the_end
-from .ways import Way, chosen
+from .ways import chosen
 
 
 class AsyncDriver:
@@ -60,8 +62,53 @@ class AsyncDriver:
         served = self._pools.find(request.url.scheme, request.url.host, request.url.port)
         if served is None:
             return await (await self._straight(request)).handle_async_request(request)
-        way = chosen(self._pools, served, request) if served.rules else None
-        outcome = await self._drive(request, served, way)
+        return await self._answered(request, served)
+
+    async def _answered(self, request: Any, served: Served, until: float | None = None) -> Any:
+        """The response over a pool, or over what steps in for it."""
+        way = chosen(self._pools, served, request, until) if served.rules or until is not None else None
+        exchange = Exchange(self.library, served, request, way, above=traced_above(self, "handle_async_request"))
+        try:
+            outcome = await self._drive(exchange)
+        except Exception as error:
+            if exchange.ended is None or (response := await self._rescued(exchange, error, None)) is None:
+                raise
+            return response
+        if outcome.status in exchange.served.failing:
+            return await self._instead(exchange, outcome)
+        return self._response_of(outcome)
+
+    async def _instead(self, exchange: Exchange, outcome: Outcome) -> Any:
+        """The fallback's response in the place of the one in `outcome`, which stays open until there is one."""
+        try:
+            response = await self._rescued(exchange, None, outcome)
+        except BaseException:
+            outcome.attempt.lease.release()
+            await self._discard(outcome)
+            raise
+        if response is None:
+            return self._response_of(outcome)
+        outcome.attempt.lease.release()
+        await self._discard(outcome)
+        return response
+
+    async def _rescued(self, exchange: Exchange, error: Exception | None, outcome: Outcome | None) -> Any:
+        """The response of the fallback, or None. Handlers are told."""
+        steps, reply = rescue(self._pools, exchange, error, outcome), None
+        while True:
+            try:
+                step = steps.send(reply)
+            except StopIteration as end:
+                return end.value
+            reply = await (self._elsewhere(exchange.request, step) if isinstance(step, Elsewhere) else tell(step))
+
+    async def _elsewhere(self, request: Any, step: Elsewhere) -> Any:
+        try:
+            return await self._answered(request, step.served, step.until)
+        except Exception as error:
+            return error
+
+    def _response_of(self, outcome: Outcome) -> Any:
         response: Any = outcome.response
         if response.is_closed:  # a transport of the caller's own may answer with what is read already
             outcome.attempt.lease.release()
@@ -71,8 +118,7 @@ class AsyncDriver:
             response.stream = self.library.async_stream(body, dropped, *self._guards())
         return response
 
-    async def _drive(self, request: Any, served: Served, way: Way | None) -> Outcome:
-        exchange = Exchange(self.library, served, request, way, above=traced_above(self, "handle_async_request"))
+    async def _drive(self, exchange: Exchange) -> Outcome:
         try:
             if (first := exchange.served.first) is not None and first.pending:
                 await first.wait_async(exchange.deadline)

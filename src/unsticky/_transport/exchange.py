@@ -39,6 +39,7 @@ class CallOptions:
     hash_key: str | None = None
     idempotent: bool | None = None  # None: as the method and the headers say
     inbound: bool = True  # False: what is known of the inbound request has no effect
+    fallback: bool = True  # False: the call fails where the pool's fallback would step in
 
     @classmethod
     def read(cls, given: object) -> CallOptions:
@@ -61,13 +62,15 @@ class CallOptions:
             isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout > 0
         ):
             raise ValueError('extensions["unsticky"]["timeout"]: expected seconds above 0')
-        for name, choice in (("retry", self.retry), ("idempotent", self.idempotent), ("inbound", self.inbound)):
+        for name in _CHOICES:
+            choice = getattr(self, name)
             if not isinstance(choice, bool) and not (name == "idempotent" and choice is None):
                 raise ValueError(f'extensions["unsticky"]["{name}"]: expected true or false')
         if self.hash_key is not None and not isinstance(self.hash_key, str):
             raise ValueError('extensions["unsticky"]["hash_key"]: expected a text')
 
 
+_CHOICES = ("retry", "idempotent", "inbound", "fallback")
 _DEFAULTS = CallOptions()
 _NAMES = frozenset(field.name for field in fields(CallOptions))
 
@@ -76,7 +79,8 @@ class Exchange:
     """A call on its way: the flow, what is sent for each attempt, and how it ends."""
 
     __slots__ = (
-        "_attempts", "_flow", "_last", "_limit", "_resends", "above", "arrival", "deadline", "headers", "host",
+        "_attempts", "_flow", "_last", "_limit", "_resends", "above", "arrival", "began", "call", "deadline", "ended",
+        "fallback", "headers", "host",
         "library", "pool", "request", "served", "way",
     )  # fmt: skip
 
@@ -97,12 +101,16 @@ class Exchange:
         options = CallOptions.read(request.extensions.get("unsticky"))
         self.arrival: Arrival | None = current_arrival() if options.inbound else None
         self._limit: float | None = None  # monotonic seconds, if it is the inbound request that sets the deadline
-        self._flow = route(served.pool, self._call(options))
+        self.began = self.pool.clock.monotonic()
+        self.fallback = options.fallback
+        self.call = self._call(options)
+        self.ended: Outcome | RoutingError | None = None  # how, when it has
+        self._flow = route(served.pool, self.call)
 
     def _call(self, options: CallOptions) -> Call:
         served, request = self.served, self.request
         timeout = served.options.timeout if options.timeout is None else options.timeout
-        deadline = None if timeout is None else self.pool.clock.monotonic() + timeout
+        deadline = None if timeout is None else self.began + timeout
         if self.way is not None and self.way.until is not None:
             deadline = min(self.way.until, inf if deadline is None else deadline)
         replayable = self.library.replayable(request.stream)
@@ -178,6 +186,7 @@ class Exchange:
             self._rate(end)
         if self._limit is not None:
             end = self._by_inbound(self._limit, end)
+        self.ended = end
         if isinstance(end, RoutingError):
             error = self.library.raised(end, last.failure if last else None, self.request)
             raise error from (last.error if last else None)

@@ -16,6 +16,7 @@ from ..errors import (
     RoutingError,
 )
 from ..routing.call import Failure
+from ..routing.failover_options import FallbackOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,16 @@ class Library:
         if last is Failure.CONNECT:
             return self.attempts_failed_connecting
         return self.attempts_failed_in_time if last is Failure.TIMEOUT else self.attempts_failed
+
+    def answer(self, options: FallbackOptions) -> Any:
+        """The response that a fallback consists of."""
+        text, kind = (options.body or "", "text/plain; charset=utf-8")
+        if options.json is not None:
+            text, kind = options.json, "application/json"
+        headers = dict(options.headers)
+        if text and "content-type" not in {name.lower() for name in headers}:
+            headers["Content-Type"] = kind
+        return self.module.Response(options.status, headers=headers, content=text.encode())
 
     def replayable(self, stream: Any) -> bool:
         """Whether a request's body can be sent twice: bytes, and forms whose files can be rewound."""

@@ -17,8 +17,9 @@ from .connections import Inner, Maker, shares
 from .endpoint import EndpointTransport
 from .exchange import Exchange
 from .library import Library
+from .rescue import Elsewhere, rescue, tell
 from .streams import OpenBody
-from .ways import Way, chosen
+from .ways import chosen
 
 
 class SyncDriver:
@@ -52,8 +53,57 @@ class SyncDriver:
         served = self._pools.find(request.url.scheme, request.url.host, request.url.port)
         if served is None:
             return self._straight(request).handle_request(request)
-        way = chosen(self._pools, served, request) if served.rules else None
-        outcome = self._drive(request, served, way)
+        return self._answered(request, served)
+
+    def _answered(self, request: Any, served: Served, until: float | None = None) -> Any:
+        """The response over a pool, or over what steps in for it."""
+        way = chosen(self._pools, served, request, until) if served.rules or until is not None else None
+        exchange = Exchange(self.library, served, request, way, above=traced_above(self, "handle_request"))
+        try:
+            outcome = self._drive(exchange)
+        except Exception as error:
+            if exchange.ended is None or (response := self._rescued(exchange, error, None)) is None:
+                raise
+            return response
+        if outcome.status in exchange.served.failing:
+            return self._instead(exchange, outcome)
+        return self._response_of(outcome)
+
+    def _instead(self, exchange: Exchange, outcome: Outcome) -> Any:
+        """The fallback's response in the place of the one in `outcome`, which stays open until there is one."""
+        try:
+            response = self._rescued(exchange, None, outcome)
+        except BaseException:
+            outcome.attempt.lease.release()
+            _discard(outcome)
+            raise
+        if response is None:
+            return self._response_of(outcome)
+        outcome.attempt.lease.release()
+        _discard(outcome)
+        return response
+
+    def _rescued(self, exchange: Exchange, error: Exception | None, outcome: Outcome | None) -> Any:
+        """The response of the fallback, or None. Handlers are told."""
+        steps, reply = rescue(self._pools, exchange, error, outcome), None
+        while True:
+            try:
+                step = steps.send(reply)
+            except StopIteration as end:
+                return end.value
+            if isinstance(step, Elsewhere):
+                reply = self._elsewhere(exchange.request, step)
+            else:
+                tell(step)
+                reply = None
+
+    def _elsewhere(self, request: Any, step: Elsewhere) -> Any:
+        try:
+            return self._answered(request, step.served, step.until)
+        except Exception as error:
+            return error
+
+    def _response_of(self, outcome: Outcome) -> Any:
         response: Any = outcome.response
         if response.is_closed:  # a transport of the caller's own may answer with what is read already
             outcome.attempt.lease.release()
@@ -63,8 +113,7 @@ class SyncDriver:
             response.stream = self.library.stream(body, self._bodies.dropped)
         return response
 
-    def _drive(self, request: Any, served: Served, way: Way | None) -> Outcome:
-        exchange = Exchange(self.library, served, request, way, above=traced_above(self, "handle_request"))
+    def _drive(self, exchange: Exchange) -> Outcome:
         try:
             if (first := exchange.served.first) is not None and first.pending:
                 first.wait(exchange.deadline)

@@ -1,4 +1,4 @@
-"""What can be set about other ways for a call: rules."""
+"""What can be set about other ways for a call: rules, before it is sent, and fallbacks, when it failed."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from msgspec import Meta
 
 from ..rules import CLOCK_TIMES, HEADER_NAME, HOST_NAME, METHOD, ORIGIN, PATTERN, QUERY_NAME, OneOrMore
 from ..scalars import Duration
+from .fitness_options import Status
 
 Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 Pattern = Annotated[str, PATTERN]
@@ -87,3 +88,28 @@ class RuleOptions:
     only: Annotated[
         bool, Meta(description="True: retries stay on that level or endpoint, and so does the call if none is fit.")
     ] = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FallbackOptions:
+    """What is done when a call failed for good: another pool, or an answer of its own."""
+
+    pool: Annotated[str | None, HOST_NAME, Meta(description="Call this pool instead, in the time that is left.")] = None
+    status: Annotated[Status | None, Meta(description="Answer with this status instead.")] = None
+    headers: Annotated[Mapping[Annotated[str, HEADER_NAME], str], Meta(description="Headers of that answer.")] = (
+        default(default_factory=dict)
+    )
+    body: Annotated[str | None, Meta(description="Its body, a text.")] = None
+    json: Annotated[
+        str | None, Meta(description="Its body, as JSON, and the Content-Type to it: '{\"items\": []}'.")
+    ] = None
+    statuses: Annotated[
+        frozenset[Status], Meta(description="Statuses of a last response that count as failed, too.")
+    ] = frozenset()
+    methods: Annotated[
+        frozenset[Annotated[str, METHOD]] | None,
+        Meta(
+            description="Methods that have the fallback. Unset: all of them; but to another pool only idempotent ones, "
+            "and others if nothing was sent."
+        ),
+    ] = None

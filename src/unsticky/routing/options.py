@@ -14,7 +14,7 @@ from msgspec import Meta
 from ..rules import HASH_KEY, HOST_NAME, ORIGIN, Shorthand
 from ..scalars import Duration
 from .discovery_options import DiscoveryOptions as DiscoveryOptions
-from .failover_options import RuleOptions
+from .failover_options import FallbackOptions, RuleOptions
 from .fitness_options import EjectionOptions as EjectionOptions
 from .fitness_options import HealthOptions as HealthOptions
 from .fitness_options import LimitOptions as LimitOptions
@@ -177,6 +177,7 @@ class PoolOptions:
         tuple[RuleOptions, ...],
         Meta(description="Other ways for calls; the first rule that holds counts."),
     ] = ()
+    fallback: FallbackOptions = default(default_factory=FallbackOptions)
     load_report: LoadReportOptions = default(default_factory=LoadReportOptions)
     slow_start: SlowStartOptions = default(default_factory=SlowStartOptions)
     propagate: PropagateOptions = default(default_factory=PropagateOptions)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from ..errors import Problem
-from ..routing.failover_options import RuleOptions, WhenOptions
+from ..routing.failover_options import FallbackOptions, RuleOptions, WhenOptions
 from ..routing.options import PoolOptions
 from .shapes import quoted, suggest
 
@@ -47,6 +48,28 @@ def one_action(options: RuleOptions) -> Iterator[Problem]:
         yield Problem("only", "has no effect with use_pool: no call comes back from there")
 
 
+def fallback_is_one(options: FallbackOptions) -> Iterator[Problem]:
+    if options.pool is not None and options.status is not None:
+        yield Problem("", "expected pool or status, got both")
+    if options.pool is None and options.status is None and options != FallbackOptions():
+        yield Problem("", "needs pool or status, or the other settings of fallback have no effect")
+    if options.status is None:
+        unset = FallbackOptions()
+        for name in ("headers", "body", "json"):
+            if options.pool is not None and getattr(options, name) != getattr(unset, name):
+                yield Problem(name, "has no effect with pool; it is of an answer with status")
+
+
+def answer_is_one(options: FallbackOptions) -> Iterator[Problem]:
+    if options.body is not None and options.json is not None:
+        yield Problem("json", "expected body or json, got both")
+    if options.json is not None:
+        try:
+            json.loads(options.json)
+        except ValueError as error:
+            yield Problem("json", f"expected a text that is JSON; {error}")
+
+
 def targets_exist(options: PoolOptions) -> Iterator[Problem]:
     """Levels and endpoints that rules name are the pool's."""
     for index, rule in enumerate(options.rules):
@@ -81,6 +104,8 @@ def _ways(options: PoolOptions) -> Iterator[tuple[str, str]]:
     for index, rule in enumerate(options.rules):
         if rule.use_pool is not None:
             yield f"rules[{index}].use_pool", rule.use_pool
+    if options.fallback.pool is not None:
+        yield "fallback.pool", options.fallback.pool
 
 
 def _way_back(start: str, end: str, ways: Mapping[str, list[tuple[str, str]]]) -> tuple[str, ...]:
@@ -98,4 +123,5 @@ def _way_back(start: str, end: str, ways: Mapping[str, list[tuple[str, str]]]) -
     return ()
 
 
+FALLBACK = frozenset(field.name for field in fields(FallbackOptions))
 WHEN = frozenset(field.name for field in fields(WhenOptions))

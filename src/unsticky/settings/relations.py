@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ..errors import Problem
-from ..routing.failover_options import RuleOptions, WhenOptions
+from ..routing.failover_options import FallbackOptions, RuleOptions, WhenOptions
 from ..routing.hop_options import InboundOptions
 from ..routing.hops import deadline_header
 from ..routing.maglev import is_prime
@@ -319,6 +319,10 @@ _RELATIONS: dict[type, tuple[Relation, ...]] = {
     WhenOptions: (
         Relation(failover.WHEN, failover.condition_is_given),
         Relation(frozenset({"between", "weekdays", "timezone"}), failover.zone_exists),
+    ),
+    FallbackOptions: (
+        Relation(failover.FALLBACK, failover.fallback_is_one),
+        Relation(frozenset({"body", "json"}), failover.answer_is_one),
     ),
     Settings: (
         Relation(frozenset({"pools"}), _matches_differ),

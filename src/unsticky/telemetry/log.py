@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from threading import Lock
 
-from opentelemetry import trace
+from .otel import span_ids
 
 log = logging.getLogger("unsticky.routing")
 MOST = 10  # lines a minute that say the same of one pool and endpoint
@@ -24,8 +24,8 @@ _TEXTS = {
     "load_shift": "the priorities get {loads} of the calls",
     "overflow": "a call found no place, limits.{limit} is reached",
     "report_ignored": "the load reports of {endpoint} are ignored: {reason}",
-    "call_failed": "a {method} failed, attempts: {attempts}; {reason}",
-    "fallback": "a {method} failed, and {fallback} stepped in; attempts: {attempts}; {reason}",
+    "call_failed": "a {method} failed, attempts: {attempts}; {why}",
+    "fallback": "a {method} failed, and {fallback} stepped in; attempts: {attempts}; {why}",
 }
 _WARNINGS = frozenset({"ejection", "overflow", "report_ignored", "call_failed", "fallback"})
 
@@ -92,8 +92,7 @@ def _fields(pool: str, event: str, details: Mapping[str, Value], left_out: int) 
     """For JSON formatters: ours begin with `unsticky_`, and the current span's ids are there if there is one."""
     fields: dict[str, Value] = {"unsticky_event": event, "unsticky_pool": pool, "unsticky_suppressed": left_out}
     fields.update({f"unsticky_{name}": value for name, value in details.items()})
-    span = trace.get_current_span().get_span_context()
-    if span.is_valid:
-        fields["trace_id"] = trace.format_trace_id(span.trace_id)
-        fields["span_id"] = trace.format_span_id(span.span_id)
+    trace_id, span_id = span_ids()
+    if trace_id is not None and span_id is not None:
+        fields |= {"trace_id": trace_id, "span_id": span_id}
     return fields

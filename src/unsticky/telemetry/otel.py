@@ -236,6 +236,19 @@ def pool_event(pool: str, event: str, details: Mapping[str, str | int | float | 
     _pool_events.add(1, {"unsticky.pool": pool, "unsticky.event": event})
 
 
+def standard_method(method: str) -> str:
+    """`method`, or "_OTHER" if it is none of those that everybody has: what a program makes up may be anything."""
+    return method if method in _METHODS else "_OTHER"
+
+
+def span_ids() -> tuple[str | None, str | None]:
+    """The trace and span id of the current span, in hex."""
+    found = trace.get_current_span().get_span_context()
+    if not found.is_valid:
+        return None, None
+    return trace.format_trace_id(found.trace_id), trace.format_span_id(found.span_id)
+
+
 def session_loaded(seconds: float, found: bool) -> None:
     """The current request's session was looked up in the store. Never says which session."""
     span: Span = trace.get_current_span()
@@ -283,7 +296,7 @@ def server(scheme: str, authority: str) -> tuple[str, int]:
 
 def _attributes(traced: Traced, endpoint: Endpoint) -> tuple[Attributes, Attributes]:
     """Of the span, all at its creation because samplers decide by them, and of the metric."""
-    method = traced.method if traced.method in _METHODS else "_OTHER"
+    method = standard_method(traced.method)
     address, port = server(traced.url.partition("://")[0], traced.host)
     peer, peer_port = server(endpoint.url.partition("://")[0], endpoint.address)
     metric: Attributes = {"http.request.method": method, "server.address": address, "server.port": port}
