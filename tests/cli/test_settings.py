@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import unsticky
-from unsticky.settings import schema
+from unsticky.settings import load, schema
 
 SHOP = """\
 [session]
@@ -131,3 +131,24 @@ def test_a_reader_that_stops_reading() -> None:
     command = f"{sys.executable} -m unsticky settings schema | head -c 10; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+WAYS = """\
+[pools.catalog]
+endpoints = ["http://10.0.0.1:8000"]
+balancer = "ring_hash"
+hash.on = [{ key = "session", terminal = true }, "path"]
+fallback = { status = 200, json = '{"items": []}' }
+
+[[pools.catalog.rules]]
+name = "big"
+when = { path = ["/a", "/b*"], header = { x-tenant = "big-*" }, query = { "a b" = "*" }, weekdays = "fri" }
+use_priority = 0
+"""
+
+
+def test_shown_rules_are_settings_again() -> None:
+    """Tables within lists are written as TOML has them, so that what is shown can be used."""
+    Path("ways.toml").write_text(WAYS)
+    Path("shown.toml").write_text(run("settings", "show", "ways.toml").stdout)
+    assert load("shown.toml", environ={}).pools == load("ways.toml", environ={}).pools

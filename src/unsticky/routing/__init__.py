@@ -37,4 +37,7 @@ Status for people: `pool.snapshot()`, and `explain(pool)` (routing/explain.py): 
 How a set of endpoints becomes a pick, module by module: health.py and outliers.py (ejection.py) say who is fit,
 eligibility.py ranks them in tiers (priority.py, locality.py, subset.py), limits.py knows who has a place, and picker.py
 picks. All but the last two happens when something changed, not per call.
+
+Before that rules.py may send a call to another pool, or to a part of its own (preference.py), by facts of which
+error_rate.py keeps one. What was decided is counted in tally.py; call_failed.py is what handlers of failures get.
 """
