@@ -333,3 +333,24 @@ def test_beside_contribs_instrumentation(otlp: Telemetry, three: list[Upstream])
     assert [name for name, _ in span.events].count("unsticky.attempt") == 2
     assert span.attributes["unsticky.pool"] == "catalog"
     assert answer.json()["headers"]["traceparent"].split("-")[2] == span.span_id
+
+
+def test_fallbacks(three: list[Upstream]) -> None:
+    """Another pool, and a response of the settings', are responses of requests like any other."""
+    dead = [f"http://127.0.0.1:{closed_port()}"]
+    main = {"endpoints": dead, "fallback": {"pool": "spare"}, "retry": {"backoff": 0}}
+    answer = {"status": 203, "headers": {"X-From": "settings"}, "json": '{"items": []}'}
+    last = {"endpoints": dead, "fallback": answer, "retry": {"backoff": 0}}
+    settings = {"pools": {"main": main, "spare": {"endpoints": [three[1].url]}, "last": last}}
+    with Pools.from_settings(settings) as pools, requests.Session() as session:
+        session.trust_env = False
+        session.mount("http://", PoolAdapter(pools))
+        found = session.post("http://main/x", data=b"body")
+        assert (found.json()["port"], found.json()["body"]) == (three[1].port, "body")
+        assert found.unsticky["fallback"] == "spare"  # type: ignore[attr-defined]
+        found = session.get("http://last/x")
+        assert (found.status_code, found.json(), found.headers["x-from"]) == (203, {"items": []}, "settings")
+        assert found.headers["Content-Type"] == "application/json"
+        assert isinstance(found.unsticky["error"], requests.ConnectionError)  # type: ignore[attr-defined]
+        with session.get("http://last/x", stream=True) as streamed:
+            assert b"".join(streamed.iter_content(4)) == b'{"items": []}'

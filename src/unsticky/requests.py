@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from io import BytesIO
 from math import isinf
 from typing import Any
 from urllib.parse import urlsplit
@@ -13,7 +14,8 @@ import httpx
 import requests
 import requests.adapters
 from requests.cookies import RequestsCookieJar, extract_cookies_to_jar
-from urllib3 import Timeout
+from requests.utils import get_encoding_from_headers
+from urllib3 import HTTPResponse, Timeout
 from urllib3.exceptions import MaxRetryError, NewConnectionError
 from urllib3.exceptions import SSLError as HandshakeError
 
@@ -22,6 +24,7 @@ from ._transport import Library, SyncDriver
 from ._transport.streams import OpenBody
 from .pools import Pools
 from .routing.call import Failure
+from .routing.failover_options import FallbackOptions
 
 __all__ = [
     "AttemptsFailed",
@@ -326,6 +329,18 @@ class _Requests(Library):
 
     def replayable(self, stream: Any) -> bool:
         return bool(stream.replayable)
+
+    def answer(self, options: FallbackOptions) -> Any:
+        made = super().answer(options)
+        raw = HTTPResponse(
+            BytesIO(made.content), made.headers, made.status_code, 11, reason=made.reason_phrase, preload_content=False
+        )
+        response = requests.Response()
+        response.status_code, response.reason = made.status_code, made.reason_phrase
+        response.headers.update(raw.headers)
+        response.encoding = get_encoding_from_headers(response.headers)
+        response.raw = raw
+        return _Answer(response)
 
 
 def _unsent(error: requests.ConnectionError) -> bool:
