@@ -34,6 +34,7 @@ FLOORS = {
     "pools": HOSTS,
     "sessions": HOSTS,
     "_transport": HOSTS,
+    "disconnects": HOSTS,
     "httpx": HOSTS,
     "httpx2": HOSTS,
     "requests": HOSTS,

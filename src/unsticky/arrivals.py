@@ -19,8 +19,10 @@ LATE_BODY = b"The deadline of this request has passed.\n"
 class Arrivals:
     """Makes the Arrival of each request, by the `[inbound]` settings."""
 
-    def __init__(self, options: InboundOptions, clock: Clock | None = None) -> None:
+    def __init__(self, options: InboundOptions, *, pools: bool = False, clock: Clock | None = None) -> None:
+        """`pools`: whether there are any, so that it matters whether a client is still there."""
         self.options = options
+        self.listens = pools and options.cancel_on_disconnect
         self._clock = clock or SystemClock()
         names = {deadline_header(text).name for text in options.deadline_headers} | {ENVOY_ATTEMPT, GRPC_ATTEMPT}
         self._raw = {name.encode("latin-1"): name for name in names}

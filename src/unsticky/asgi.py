@@ -11,7 +11,8 @@ from anyio import move_on_after
 
 from .arrivals import LATE_BODY, Arrivals
 from .context import Arrival, RequestState, current
-from .errors import DeadlineExceeded, SessionLimitReached, SessionUnavailable, SessionValueError
+from .disconnects import AsgiClient
+from .errors import ClientDisconnected, DeadlineExceeded, SessionLimitReached, SessionUnavailable, SessionValueError
 from .session.commit import Committed, is_settled
 from .session.cookie import (
     Carrier,
@@ -98,6 +99,9 @@ class WithSession:
             if self._arrivals.expired(arrival):
                 await exchange.answer_late()
                 return
+            if self._arrivals.listens:
+                arrival.client = client = AsgiClient(receive)
+                receive = client.receive
         if self._at_once:
             session = self.sessions.bind_now(exchange, Session)
         elif self._lazy or (self._excluded and scope["path"].startswith(self._excluded)):
@@ -121,6 +125,11 @@ class WithSession:
                 await exchange.finish_failed()
                 raise
             await exchange.answer_late()
+        except ClientDisconnected:  # nobody waits for an answer; this one is for the log of the server
+            if exchange.started:
+                await exchange.finish_failed()
+            else:
+                await exchange.answer_gone()
         except BaseException:
             await exchange.finish_failed()
             raise
@@ -272,7 +281,7 @@ class _Exchange(Inbound, RequestState):
     def end(self) -> None:
         """The response is complete: outbound calls of background tasks are nobody's to wait for."""
         if self.arrival is not None:
-            self.arrival.over = True
+            self.arrival.end()
 
     async def finish(self) -> None:
         """What a streamed body or a WebSocket changed in an existing session is written too."""
@@ -295,6 +304,9 @@ class _Exchange(Inbound, RequestState):
 
     async def answer_late(self) -> None:
         await self._answer(504, LATE_BODY, [])
+
+    async def answer_gone(self) -> None:
+        await self._answer(499, b"", [])
 
     async def _answer(self, status: int, body: bytes, headers: list[tuple[bytes, bytes]]) -> None:
         self.started = self._replaced = True

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextvars import ContextVar
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 T = TypeVar("T")
 
@@ -27,8 +27,14 @@ class Deadline:
 class Client(Protocol):
     """Who sent the current request, where the server tells when they go away."""
 
-    async def while_there(self, call: Awaitable[T], gone: Callable[[], Exception]) -> T:
+    gone: bool
+
+    async def while_there(self, call: Coroutine[Any, Any, T], gone: Callable[[], Exception]) -> T:
         """Await `call`; when the client goes away first, cancel it, and raise what `gone` makes."""
+        ...
+
+    def end(self) -> None:
+        """The response is complete: to go away means nothing any more."""
         ...
 
 
@@ -44,6 +50,12 @@ class Arrival:
         self.spares_retries = False  # outbound calls are not retried, but where nothing was sent
         self.client: Client | None = None  # None: nobody would tell us
         self.over = False  # the response is complete: what still runs is nobody's to wait for
+
+    def end(self) -> None:
+        """The response is complete, or there will be none."""
+        self.over = True
+        if self.client is not None:
+            self.client.end()
 
 
 class RequestState:

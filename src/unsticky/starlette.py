@@ -92,8 +92,9 @@ class UnstickyMiddleware(WithSession):
         loaded = settings_module.load(settings)
         sessions = Sessions(loaded.session)
         lifetime = sessions.terms.lifetime
+        arrivals = Arrivals(loaded.inbound, pools=bool(loaded.pools))
         form, state = carrier(loaded.session, lifetime), AppState(loaded, sessions)
-        super().__init__(app, sessions, form, state, Arrivals(loaded.inbound), old_age=loaded.session.migrate_max_age)
+        super().__init__(app, sessions, form, state, arrivals, old_age=loaded.session.migrate_max_age)
         self._load = state.load
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

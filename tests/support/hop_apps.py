@@ -4,6 +4,7 @@
     /next/PATH      the answer of http://next/PATH
     /thread/PATH    the same, through a sync client in a thread (Starlette)
     /detached/PATH  the same, whatever the inbound request's deadline is
+    /record/PATH    the same; /outcomes says how these ended, as names of exceptions, "" for none (Starlette)
     /later/PATH     answers at once, and calls http://next/PATH after that
 
 As a program of its own it takes its settings from the environment: `make_flask()`, `make_starlette()`.
@@ -125,6 +126,23 @@ async def _detached(request: Request) -> Response:
     return await _next(request, extensions=DETACHED)
 
 
+async def _record(request: Request) -> Response:
+    outcome = "CancelledError"
+    try:
+        response = await _next(request)
+        outcome = ""
+    except Exception as error:
+        outcome = type(error).__name__
+        raise
+    finally:
+        request.app.state.outcomes.append(outcome)
+    return response
+
+
+async def _outcomes(request: Request) -> Response:
+    return JSONResponse(request.app.state.outcomes)
+
+
 async def _thread(request: Request) -> Response:
     with request.state.unsticky.pools.client() as client:
         got = await run_in_threadpool(client.get, f"http://next/{request.path_params['path']}")
@@ -132,7 +150,7 @@ async def _thread(request: Request) -> Response:
 
 
 async def _later(request: Request) -> Response:
-    return Response("later", background=BackgroundTask(_next, request))
+    return Response("later", background=BackgroundTask(_record, request))
 
 
 async def _tasks(request: Request) -> Response:
@@ -140,9 +158,11 @@ async def _tasks(request: Request) -> Response:
 
 
 def make_starlette(settings: Any = None) -> Starlette:
-    views = {"next": _next, "detached": _detached, "thread": _thread, "later": _later}
+    views = {"next": _next, "detached": _detached, "record": _record, "thread": _thread, "later": _later}
     routes = [Route(f"/{name}/{{path:path}}", view) for name, view in views.items()]
-    return Starlette(
-        routes=[Route("/see", _see), Route("/tasks", _tasks), *routes],
+    app = Starlette(
+        routes=[Route("/see", _see), Route("/tasks", _tasks), Route("/outcomes", _outcomes), *routes],
         middleware=[Middleware(UnstickyMiddleware, settings=settings)],
     )
+    app.state.outcomes = []
+    return app

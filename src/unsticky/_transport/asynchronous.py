@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from functools import partial
 from importlib import import_module
 from typing import Any, ClassVar
 
 import anyio
 
+from ..context import Client
 from ..pools import Pools, Served
 from ..routing.call import Attempt, Outcome, Send, Wait
 from ..telemetry.otel import traced_above
@@ -17,10 +18,11 @@ from ..worker import in_forked_children
 from .connections import Inner, Maker, shares
 from .endpoint import AsyncEndpointTransport, close_whatever_happens
 from .exchange import Exchange, Hop
+from .inbound import disconnected, inbound_client
 from .library import Library
 from .rescue import Elsewhere, rescue
 from .rescue import tell_async as tell
-from .streams import Guard, OpenBody, end
+from .streams import AsyncLeasedStream, Guard, OpenBody, end
 from .unobserved import to_the_end
 from .ways import chosen
 
@@ -62,7 +64,14 @@ class AsyncDriver:
         served = self._pools.find(request.url.scheme, request.url.host, request.url.port)
         if served is None:
             return await (await self._straight(request)).handle_async_request(request)
-        return await self._answered(request, served)
+        client = inbound_client(request)
+        if client is None:
+            return await self._answered(request, served)
+        gone = partial(disconnected, self.library, served, request)
+        response = await client.while_there(self._answered(request, served), gone)
+        if isinstance(response.stream, AsyncLeasedStream):
+            response.stream.reading = partial(_read_while_there, client, gone, response.stream.reading)
+        return response
 
     async def _answered(self, request: Any, served: Served, until: float | None = None) -> Any:
         """The response over a pool, or over what steps in for it."""
@@ -274,6 +283,19 @@ async def _directly(coroutine: Coroutine[Any, Any, Any]) -> Any:
 async def _read_to_the_end(coroutine: Coroutine[Any, Any, Any]) -> Any:
     """A read that is no longer wanted is cancelled at once, in a task of its own, where it can clean up."""
     return await to_the_end(coroutine, patience=0)
+
+
+async def _read_while_there(
+    client: Client, gone: Callable[[], Exception], reading: Guard, coroutine: Coroutine[Any, Any, Any]
+) -> Any:
+    if client.gone:
+        coroutine.close()
+        raise gone()
+    return await client.while_there(_started(reading, coroutine), gone)
+
+
+async def _started(reading: Guard, coroutine: Coroutine[Any, Any, Any]) -> Any:
+    return await reading(coroutine)
 
 
 async def _close(response: Any) -> None:

@@ -10,7 +10,7 @@ from math import inf
 from typing import Any
 
 from ..context import Arrival, current_arrival
-from ..errors import DeadlineExceeded, RoutingError
+from ..errors import RoutingError
 from ..pools import Served
 from ..routing.call import Attempt, Call, Outcome, Send, Wait, authority
 from ..routing.classify import call_failed
@@ -23,6 +23,7 @@ from ..routing.weights import Weighing
 from ..telemetry import otel
 from ..telemetry.pool_events import report
 from .hashed import HashedRequest
+from .inbound import exceeded
 from .library import Library
 from .progress import Progress
 from .ways import Way
@@ -212,12 +213,7 @@ class Exchange:
         failed = isinstance(end, RoutingError) or end.failure is not None
         if not failed or self.pool.clock.monotonic() < limit - _EARLY:
             return end
-        attempts = end.attempts if isinstance(end, RoutingError) else ()
-        text = (
-            f"pool {self.pool.name!r}: the inbound request's deadline left no more time, after {self._attempts} attempt"
-        )
-        listed = f": {'; '.join(map(str, attempts))}" if attempts else ""
-        return DeadlineExceeded(f"{text}{'s'[: self._attempts != 1]}{listed}", pool=self.pool.name, attempts=attempts)
+        return exceeded(self.pool.name, end, self._attempts)
 
 
 class Hop:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from typing import Any
 
+from ..errors import ClientDisconnected
 from ..routing.call import Lease
 
 Guard = Callable[[Coroutine[Any, Any, Any]], Awaitable[Any]]
@@ -71,15 +72,17 @@ class AsyncLeasedStream:
     def __init__(self, body: OpenBody, dropped: Callable[[OpenBody], None], reading: Guard, closing: Guard) -> None:
         self._body = body
         self._dropped = dropped
-        self._reading = reading
+        self.reading = reading
         self._closing = closing
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        body, reading = self._body, self._reading
+        body, reading = self._body, self.reading
         body.iterator = iterator = aiter(body.stream)
         try:
             while (chunk := await reading(_read(iterator))) is not None:
                 yield chunk
+        except ClientDisconnected:  # says nothing about the endpoint
+            raise
         except Exception:
             body.lease.body_failed()
             raise

@@ -34,6 +34,9 @@ class InboundOptions:
     reject_expired: Annotated[
         bool, Meta(description="Answer 504, without running the app, to requests whose deadline passed on the way.")
     ] = True
+    cancel_on_disconnect: Annotated[
+        bool, Meta(description="Cancel the outbound calls of a request whose client went away (ASGI).")
+    ] = True
     retry_on_retry: Annotated[
         bool,
         Meta(
