@@ -94,12 +94,15 @@ def test_errors_of_the_caller_come_out_as_they_are(library: str, three: list[Ups
     ("given", "said"),
     [
         ({"timout": 1}, 'unknown key "timout", did you mean "timeout"?'),
-        ({"x": 1}, "allowed are hash_key, idempotent, inbound, retry, timeout"),
+        ({"x": 1}, "allowed are buffer_body, fallback, hash_key, hedge, idempotent, inbound, retry, timeout"),
         ({"timeout": 0}, "seconds above 0"),
         ({"timeout": "1s"}, "seconds above 0"),
         ({"retry": 1}, "true or false"),
         ({"hash_key": 1}, "expected a text"),
         ({"idempotent": "yes"}, "true or false"),
+        ({"hedge": None}, "true or false"),
+        ({"buffer_body": True}, "bytes, 0 or more"),
+        ({"buffer_body": -1}, "bytes, 0 or more"),
         (3, "expected a mapping, got int"),
     ],
 )

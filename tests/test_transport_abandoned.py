@@ -56,18 +56,19 @@ class Receiver:
         head, _, body = data.partition(b"\r\n\r\n")
         return head.lower(), body
 
-    def _rest(self, connection: socket.socket, head: bytes, body: bytes) -> bytes:
+    def _rest(self, connection: socket.socket, head: bytes, begun: bytes) -> bytes:
+        body = bytearray(begun)
         length = int(head.partition(b"content-length: ")[2].split(b"\r\n")[0])
         self.gate.wait(30)
         try:
             while len(body) < length and (more := connection.recv(65536)):
-                body += more
+                body.extend(more)
                 self._closing.wait(self.pace)
             if len(body) == length:
                 connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
         except ConnectionError:
             pass
-        return body
+        return bytes(body)
 
     def close(self) -> None:
         self.gate.set()

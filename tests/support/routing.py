@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
-from unsticky.routing.call import Attempt, Call, Endpoint, Failure, Lease, Outcome, Send, Wait
+from unsticky.routing.call import Attempt, Call, Endpoint, Failure, Lease, Outcome, Read, Send, Wait
 from unsticky.routing.endpoint import EndpointState
 from unsticky.routing.flow import route
 from unsticky.routing.options import EjectionOptions, HealthOptions, PoolOptions, RetryOptions
 from unsticky.routing.pool import Pool
 from unsticky.testing import FakeClock
 
-Flow = Generator[Send | Wait, Outcome | None, Outcome]
+Flow = Generator[Send | Wait | Read, Outcome | None, Outcome]
 Answer = Callable[[Attempt], Outcome]
 
 
@@ -98,6 +98,8 @@ def drive(pool: Pool, call: Call, answer: Answer, clock: FakeClock | None = None
                 if clock:
                     clock.advance(took)
                 reply = answer(command.attempt)
+            elif isinstance(command, Read):
+                reply = command.outcome
             else:
                 run.waits.append(command.seconds)
                 if clock:

@@ -9,6 +9,7 @@ It answers anything with JSON: who it is, and the request as it came.
 
 from __future__ import annotations
 
+import gzip
 import http.client
 import json
 import os
@@ -48,7 +49,8 @@ class Upstream:
         """How to answer from now on.
 
         "echo"; "status" (status=, headers=); "garbage"; "truncated"; "slow" (seconds= before each
-        of chunks=10 chunks of 10 bytes); "hang" (never answers); "drop" (closes without an answer); "redirect" (to=).
+        of chunks=10 chunks of 10 bytes); "chunked" (chunks=, headers=); "gzip";
+        "hang" (never answers); "drop" (closes without an answer); "redirect" (to=).
         `times=` limits it to that many requests; `delay=` seconds come before any answer.
         """
         self._control("POST", {"mode": mode, **options})
@@ -232,6 +234,19 @@ class _Handler(BaseHTTPRequestHandler):
             time.sleep(behaviour["seconds"])
             self.wfile.write(b"x" * 10)
         self.wfile.flush()
+
+    def answer_chunked(self, behaviour: dict[str, Any], body: bytes) -> None:
+        self.send_response(200)
+        for name, value in {"Transfer-Encoding": "chunked", **behaviour.get("headers", {})}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        for number in range(behaviour["chunks"]):
+            self.wfile.write(b"a\r\n%010d\r\n" % number)
+            self.wfile.flush()
+        self.wfile.write(b"0\r\n\r\n")
+
+    def answer_gzip(self, behaviour: dict[str, Any], body: bytes) -> None:
+        self.send(200, gzip.compress(b"unpacked"), {"Content-Encoding": "gzip"})
 
     def answer_hang(self, behaviour: dict[str, Any], body: bytes) -> None:
         self.connection.recv(1)  # until the client gives up

@@ -6,20 +6,24 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from functools import partial
 from importlib import import_module
+from math import inf
 from typing import Any, ClassVar
 
 import anyio
 
 from ..context import Client
+from ..errors import RoutingError
 from ..pools import Pools, Served
-from ..routing.call import Attempt, Outcome, Send, Wait
+from ..routing.call import Attempt, Outcome, Read, Send, Wait
 from ..telemetry.otel import traced_above
 from ..worker import in_forked_children
+from .beginnings import AsyncBeginning, worth_reading
 from .connections import Inner, Maker, shares
 from .endpoint import AsyncEndpointTransport, close_whatever_happens
-from .exchange import Exchange, Hop
+from .exchange import Command, Exchange, Hop
 from .inbound import disconnected, inbound_client
 from .library import Library
+from .race import race_in_nursery, race_of_tasks
 from .rescue import Elsewhere, rescue
 from .rescue import tell_async as tell
 from .streams import AsyncLeasedStream, Guard, OpenBody, end
@@ -119,7 +123,7 @@ class AsyncDriver:
 
     def _response_of(self, outcome: Outcome) -> Any:
         response: Any = outcome.response
-        if response.is_closed:  # a transport of the caller's own may answer with what is read already
+        if response.is_closed or outcome.attempt.lease.released:  # it is read already
             outcome.attempt.lease.release()
         else:
             body = OpenBody(response.stream, outcome.attempt.lease, self._open)
@@ -132,17 +136,82 @@ class AsyncDriver:
             if (first := exchange.served.first) is not None and first.pending:
                 await first.wait_async(exchange.deadline)
             command = exchange.step(None)
-            while isinstance(command, (Send, Wait)):
-                outcome = await self._send(exchange, command.attempt) if isinstance(command, Send) else None
-                if isinstance(command, Wait):
+            while isinstance(command, (Send, Wait, Read)):
+                outcome = None
+                if isinstance(command, Send):
+                    if command.wait < inf:
+                        command = await self._race(exchange, command)
+                        break
+                    outcome = await self._send(exchange, command.attempt)
+                elif isinstance(command, Read):
+                    outcome = await self._read(exchange, command)
+                else:
                     await anyio.sleep(command.seconds)
-                command = exchange.step(outcome)
-                if outcome is not None and command is not outcome:
-                    await self._discard(outcome)
+                command = await self._next(exchange, outcome)
         except BaseException:
             exchange.close()
             raise
         return exchange.end(command)
+
+    async def _race(self, exchange: Exchange, command: Command) -> Outcome | RoutingError:
+        """A call that hedges: the flow is asked again when any of its attempts ends, or its time passed."""
+        racing = race_in_nursery if _running_loop() is None else race_of_tasks
+        try:
+            async with racing(self._discard) as race:
+                while isinstance(command, (Send, Wait, Read)):
+                    if isinstance(command, Read):
+                        race.give_up()
+                        outcome: Outcome | None = await self._read(exchange, command)
+                    elif isinstance(command, Send):
+                        race.start(partial(self._send, exchange, command.attempt))
+                        outcome = await race.outcome(command.wait)
+                    else:
+                        outcome = await race.outcome(command.seconds)
+                    command = await self._next(exchange, outcome)
+        except BaseException:  # perhaps only when the losers were waited for
+            if isinstance(command, Outcome):
+                await self._discard(command)
+            raise
+        return command
+
+    async def _next(self, exchange: Exchange, outcome: Outcome | None) -> Command:
+        """What the flow wants now. A response that it does not go on with is closed before."""
+        command = exchange.step(outcome)
+        if outcome is not None and command is not outcome and not isinstance(command, Read):
+            await self._discard(outcome)
+        return command
+
+    async def _read(self, exchange: Exchange, command: Read) -> Outcome:
+        """The beginning of a body, or all of it: its endpoint's place is given back then."""
+        outcome, limit = command.outcome, command.limit
+        response: Any = outcome.response
+        if response.is_closed or not worth_reading(response, limit):
+            return outcome
+        beginning = response.stream = AsyncBeginning(response.stream)
+        seconds, whole, failed = exchange.seconds_left(outcome.attempt), None, None
+        try:
+            whole = await self._within(seconds, beginning.read(limit))
+        except Exception as error:
+            failed = error
+        except BaseException:
+            await self._discard(outcome)
+            raise
+        if whole is None:
+            await self._discard(outcome)
+            return exchange.unread(outcome, failed, seconds)
+        if whole:
+            await self._discard(outcome)
+            outcome.attempt.lease.release()
+            response.stream = self.library.module.ByteStream(b"".join(beginning.chunks))
+        return outcome
+
+    async def _within(self, seconds: float | None, reading: Coroutine[Any, Any, bool]) -> bool | None:
+        if not self._cancels_cleanly and _running_loop() is not None:
+            return await to_the_end(reading, seconds=seconds, patience=0)
+        whole = None
+        with anyio.move_on_after(seconds):
+            whole = await reading
+        return whole
 
     async def _send(self, exchange: Exchange, attempt: Attempt) -> Outcome:
         hop = exchange.hop(attempt)
@@ -176,9 +245,16 @@ class AsyncDriver:
         return response
 
     async def _discard(self, outcome: Outcome) -> None:
+        """Close the outcome's response, if it has one."""
         response: Any = outcome.response
-        if response is not None:
-            await self._guards()[1](response.aclose())
+        if response is None:
+            return
+        stream = response.stream  # not the response, which may be handed out with another one
+        if _running_loop() is not None:
+            await to_the_end(stream.aclose())
+            return
+        with anyio.CancelScope(shield=True):
+            await stream.aclose()
 
     def _must_not_cancel(self, hop: Hop) -> bool:
         """A TLS handshake that is cancelled would leave its socket open, in both libraries."""

@@ -12,7 +12,7 @@ from typing import Any
 from ..context import Arrival, current_arrival
 from ..errors import RoutingError
 from ..pools import Served
-from ..routing.call import Attempt, Call, Outcome, Send, Wait, authority
+from ..routing.call import Attempt, Call, Outcome, Read, Send, Wait, authority
 from ..routing.classify import call_failed
 from ..routing.flow import route
 from ..routing.hashing import hash_text
@@ -39,6 +39,8 @@ class CallOptions:
     retry: bool = True
     hash_key: str | None = None
     idempotent: bool | None = None  # None: as the method and the headers say
+    hedge: bool = True
+    buffer_body: int | None = None  # bytes; None: as the pool says
     inbound: bool = True  # False: what is known of the inbound request has no effect
     fallback: bool = True  # False: the call fails where the pool's fallback would step in
 
@@ -67,22 +69,27 @@ class CallOptions:
             choice = getattr(self, name)
             if not isinstance(choice, bool) and not (name == "idempotent" and choice is None):
                 raise ValueError(f'extensions["unsticky"]["{name}"]: expected true or false')
+        buffer = self.buffer_body
+        if buffer is not None and (isinstance(buffer, bool) or not isinstance(buffer, int) or buffer < 0):
+            raise ValueError('extensions["unsticky"]["buffer_body"]: expected bytes, 0 or more')
         if self.hash_key is not None and not isinstance(self.hash_key, str):
             raise ValueError('extensions["unsticky"]["hash_key"]: expected a text')
 
 
-_CHOICES = ("retry", "idempotent", "inbound", "fallback")
+_CHOICES = ("retry", "idempotent", "hedge", "inbound", "fallback")
 _DEFAULTS = CallOptions()
 _NAMES = frozenset(field.name for field in fields(CallOptions))
+
+
+Command = Send | Wait | Read | Outcome | RoutingError
 
 
 class Exchange:
     """A call on its way: the flow, what is sent for each attempt, and how it ends."""
 
     __slots__ = (
-        "_attempts", "_flow", "_last", "_limit", "_resends", "above", "arrival", "began", "call", "deadline", "ended",
-        "fallback", "headers", "host",
-        "library", "pool", "request", "served", "way",
+        "_attempts", "_flow", "_last", "_limit", "_resends", "_returned", "above", "arrival", "began", "call",
+        "deadline", "ended", "fallback", "headers", "host", "latest", "library", "pool", "request", "served", "way",
     )  # fmt: skip
 
     def __init__(self, library: Library, served: Served, request: Any, way: Way | None = None, *, above: bool) -> None:
@@ -99,6 +106,7 @@ class Exchange:
         self._attempts = 0
         self._resends = request.extensions.get(_RESEND, 0)
         self._last: Outcome | None = None
+        self._returned: Outcome | None = None
         options = CallOptions.read(request.extensions.get("unsticky"))
         self.arrival: Arrival | None = current_arrival() if options.inbound else None
         self._limit: float | None = None  # monotonic seconds, if it is the inbound request that sets the deadline
@@ -109,7 +117,7 @@ class Exchange:
         self._flow = route(served.pool, self.call)
 
     def _call(self, options: CallOptions) -> Call:
-        served, request = self.served, self.request
+        served, request, retry = self.served, self.request, self.served.options.retry
         timeout = served.options.timeout if options.timeout is None else options.timeout
         deadline = None if timeout is None else self.began + timeout
         if self.way is not None and self.way.until is not None:
@@ -126,7 +134,9 @@ class Exchange:
             deadline=deadline,
             retry=options.retry,
             prefer=None if self.way is None else self.way.prefer,
-            idempotent=self._idempotent(served.options.retry) if options.idempotent is None else options.idempotent,
+            idempotent=self._idempotent(retry) if options.idempotent is None else options.idempotent,
+            hedge=options.hedge and self.pool.hedging is not None and self.library.shareable(request.stream),
+            buffer=retry.buffer_body if options.buffer_body is None else options.buffer_body,
         )
 
     def _idempotent(self, options: RetryOptions) -> bool | None:
@@ -154,7 +164,7 @@ class Exchange:
             return None
         return HashedRequest(self.request).key(self.served.keys) if given is None else hash_text(given)
 
-    def step(self, outcome: Outcome | None) -> Send | Wait | Outcome | RoutingError:
+    def step(self, outcome: Outcome | None) -> Command:
         """The flow's next command, or its end. What happened to the pool meanwhile is told."""
         self._last = outcome or self._last
         try:
@@ -162,6 +172,7 @@ class Exchange:
                 return self._flow.send(outcome)
         except StopIteration as end:
             ended: Outcome = end.value
+            self._returned = ended
             return ended
         except RoutingError as error:
             return error
@@ -169,16 +180,30 @@ class Exchange:
             report(self.pool)
 
     def close(self) -> None:
-        """The caller went away: the flow gives back what it holds."""
+        """The caller went away: what is held is given back."""
         with self.pool.lock:
             self._flow.close()
+        if self._returned is not None:
+            self._returned.attempt.lease.release()
 
     def hop(self, attempt: Attempt) -> Hop:
         """What to send for `attempt`, with a span of its own."""
         request = self.request
         resend, self._attempts = self._resends + self._attempts, self._attempts + 1
         request.extensions[_RESEND] = self._resends + self._attempts
-        return Hop(self, attempt, resend)
+        self.latest = hop = Hop(self, attempt, resend)
+        return hop
+
+    def seconds_left(self, attempt: Attempt) -> float | None:
+        """Until the attempt's deadline."""
+        return None if attempt.deadline is None else max(attempt.deadline - self.pool.clock.monotonic(), 0.001)
+
+    def unread(self, outcome: Outcome, error: Exception | None, seconds: float | None) -> Outcome:
+        """The body of the outcome's response broke off with `error`; without one, it was not there within `seconds`."""
+        if error is None:
+            error = self.library.module.ReadTimeout(f"no whole body within {seconds:.3g} seconds", request=self.request)
+        failure = self.library.failure(error)
+        return Outcome(outcome.attempt, failure=failure, error=error)
 
     def end(self, end: Outcome | RoutingError) -> Outcome:
         """The outcome with the response, or raise what the caller shall see."""
@@ -239,6 +264,7 @@ class Hop:
                 host,
                 resend,
                 None if exchange.way is None else exchange.way.rule,
+                attempt.hedge,
             ),
             attempt.endpoint,
             exchange.pool.clock,
@@ -315,6 +341,10 @@ class Hop:
         """No response came."""
         self.span.failed(error)
         return Outcome(self._attempt, failure=self._exchange.library.failure(error), error=error)
+
+    def bound_body(self, seconds: float) -> None:
+        """The body is read with this limit for each read, unless the caller's is smaller."""
+        self._progress["read"] = _sooner(self._timeouts.get("read"), seconds)
 
     def own_body(self) -> None:
         """Put between the transport below and the caller's body what `abandon` can cut."""

@@ -80,6 +80,10 @@ class Library:
             headers["Content-Type"] = kind
         return self.module.Response(options.status, headers=headers, content=text.encode())
 
+    def shareable(self, stream: Any) -> bool:
+        """Whether two attempts may send a request's body at the same time: a form's files have one position each."""
+        return isinstance(stream, self.module.ByteStream)
+
     def replayable(self, stream: Any) -> bool:
         """Whether a request's body can be sent twice: bytes, and forms whose files can be rewound."""
         if isinstance(stream, self.module.ByteStream):

@@ -8,7 +8,7 @@ take the connection pool's lock, perhaps in a thread that holds it.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
-from typing import Any
+from typing import Any, Protocol
 
 from ..errors import ClientDisconnected
 from ..routing.call import Lease
@@ -97,7 +97,14 @@ class AsyncLeasedStream:
             self._dropped(self._body)
 
 
-async def end(body: OpenBody) -> None:
+class Opened(Protocol):
+    """A stream, and its iterator once it is read."""
+
+    stream: Any
+    iterator: Any
+
+
+async def end(body: Opened) -> None:
     """Close what is below: the iterator by its name, so that no garbage collector needs to."""
     if body.iterator is not None and hasattr(body.iterator, "aclose"):
         try:

@@ -10,9 +10,10 @@ from threading import Lock
 from typing import Any, ClassVar
 
 from ..pools import Pools, Served
-from ..routing.call import Attempt, Outcome, Send, Wait
+from ..routing.call import Attempt, Outcome, Read, Send, Wait
 from ..telemetry.otel import traced_above
 from ..worker import Hold, in_forked_children, worker
+from .beginnings import Beginning, worth_reading
 from .connections import Inner, Maker, shares
 from .endpoint import EndpointTransport
 from .exchange import Exchange
@@ -105,7 +106,7 @@ class SyncDriver:
 
     def _response_of(self, outcome: Outcome) -> Any:
         response: Any = outcome.response
-        if response.is_closed:  # a transport of the caller's own may answer with what is read already
+        if response.is_closed or outcome.attempt.lease.released:  # it is read already
             outcome.attempt.lease.release()
         else:
             self._bodies.keep_worker()
@@ -118,17 +119,48 @@ class SyncDriver:
             if (first := exchange.served.first) is not None and first.pending:
                 first.wait(exchange.deadline)
             command = exchange.step(None)
-            while isinstance(command, (Send, Wait)):
-                outcome = self._send(exchange, command.attempt) if isinstance(command, Send) else None
-                if isinstance(command, Wait):
+            while isinstance(command, (Send, Wait, Read)):
+                outcome = None
+                if isinstance(command, Send):
+                    outcome = self._send(exchange, command.attempt)
+                elif isinstance(command, Read):
+                    outcome = self._read(exchange, command)
+                else:
                     time.sleep(command.seconds)  # noqa: TID251 - drivers sleep
                 command = exchange.step(outcome)
-                if outcome is not None and command is not outcome:
+                if outcome is not None and command is not outcome and not isinstance(command, Read):
                     _discard(outcome)
         except BaseException:
             exchange.close()
             raise
         return exchange.end(command)
+
+    def _read(self, exchange: Exchange, command: Read) -> Outcome:
+        """The beginning of a body, or all of it: its endpoint's place is given back then."""
+        outcome, limit = command.outcome, command.limit
+        response: Any = outcome.response
+        if response.is_closed or not worth_reading(response, limit):
+            return outcome
+        seconds = exchange.seconds_left(outcome.attempt)
+        if seconds is not None:
+            exchange.latest.bound_body(seconds)
+        beginning = response.stream = Beginning(response.stream)
+        try:
+            whole = _read_up_to(limit, beginning, exchange, outcome.attempt)
+        except Exception as error:
+            _discard(outcome)
+            return exchange.unread(outcome, error, seconds)
+        except BaseException:
+            _discard(outcome)
+            raise
+        if whole is None:
+            _discard(outcome)
+            return exchange.unread(outcome, None, seconds)
+        if whole:
+            _discard(outcome)
+            outcome.attempt.lease.release()
+            response.stream = self.library.module.ByteStream(b"".join(beginning.chunks))
+        return outcome
 
     def _send(self, exchange: Exchange, attempt: Attempt) -> Outcome:
         hop = exchange.hop(attempt)
@@ -219,7 +251,18 @@ class _Bodies:
             hold.release()
 
 
+def _read_up_to(limit: int, beginning: Beginning, exchange: Exchange, attempt: Attempt) -> bool | None:
+    """Whether that is the whole body; None when the attempt's time was over first."""
+    for within in beginning.read(limit):
+        if not within:
+            return False
+        if attempt.deadline is not None and exchange.pool.clock.monotonic() >= attempt.deadline:
+            return None
+    return True
+
+
 def _discard(outcome: Outcome) -> None:
+    """Close the outcome's response, if it has one."""
     response: Any = outcome.response
     if response is not None:
-        response.close()
+        response.stream.close()

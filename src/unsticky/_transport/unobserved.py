@@ -39,6 +39,12 @@ async def to_the_end(
     return None
 
 
+def give_up(task: asyncio.Task[T], unwanted: Callable[[T], Awaitable[None]]) -> None:
+    """Cancel a task that nobody awaits any more, once, and see it to its end. Its result, if any, is `unwanted`."""
+    task.cancel()
+    _abandon(_finish(task, None, unwanted))
+
+
 def _started(coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
     if sys.version_info >= (3, 12):  # what need not wait, such as most closing, is done at once
         return asyncio.Task(coroutine, loop=asyncio.get_running_loop(), eager_start=True)
@@ -51,7 +57,9 @@ def _abandon(finish: Coroutine[Any, Any, None]) -> None:
     task.add_done_callback(_abandoned.discard)
 
 
-async def _finish(task: asyncio.Task[T], patience: float, unwanted: Callable[[T], Awaitable[None]] | None) -> None:
+async def _finish(
+    task: asyncio.Task[T], patience: float | None, unwanted: Callable[[T], Awaitable[None]] | None
+) -> None:
     try:
         await asyncio.wait((task,), timeout=patience)
     finally:

@@ -5,10 +5,10 @@ The whole of it, as the drivers see it::
     pool = Pool(name, options, clock, random.Random(), lock=threading.Lock())   # routing/pool.py
     flow = route(pool, Call("GET", deadline=clock.monotonic() + 2.0))           # routing/flow.py
     with pool.lock:
-        command = next(flow)                    # Send | Wait, or StopIteration(outcome), or a RoutingError
+        command = next(flow)                    # Send | Wait | Read, or StopIteration(outcome), or a RoutingError
     ...                                         # send, or wait, without the lock
     with pool.lock:
-        command = flow.send(outcome)            # an Outcome after Send, None after Wait
+        command = flow.send(outcome)            # of any attempt in flight; None: the time that the flow gave passed
     for event in pool.drain_events(): ...       # routing/events.py: frozen values; needs no lock
 
 What a driver does:
@@ -19,7 +19,11 @@ What a driver does:
 - after an Outcome with a response, when the next thing is a command or a RoutingError, closes that response first;
 - owns the lease of the Outcome that `route` returns, if it has a response: `release()` when the body is closed or
   dropped, `body_failed()` (which releases too) when it broke off. All other leases are released by the flow;
-- closes the flow when the caller goes away: that releases the lease of the attempt under way;
+- closes the flow when the caller goes away: that releases the leases of the attempts under way;
+- may ignore `Send.wait`, and wait for each attempt before it asks again: then nothing is hedged. Else attempts that are
+  still in flight when the flow ends, or yields `Read`, are cancelled, and what comes of them is closed: their leases
+  are given back by then;
+- after `Read` has the body in its hands, whole or not, or closes it and says how it failed;
 - reports Failure.CONNECT only when the request's body iterator is untouched, because such an attempt is repeated
   even for bodies that can't be replayed; CANCELLED and LOCAL say nothing about the endpoint;
 - sets `__cause__` of a RoutingError that comes out of the flow, if it likes, to the last attempt's exception.

@@ -89,6 +89,8 @@ class Call:
     retry: bool = True  # False: one attempt only
     idempotent: bool | None = None  # may it be done twice? None: as its method says
     prefer: Preference | None = None  # what a rule said about it
+    hedge: bool = True  # False: its body can't be on the way twice at the same time, or the caller wants no hedges
+    buffer: int = 0  # bytes of the body to read before the answer counts as one
 
 
 class Failure(Enum):
@@ -135,11 +137,12 @@ class Attempt:
     resend_count: int  # 0 for the first
     deadline: float | None  # monotonic seconds: no response headers by then is a TIMEOUT
     lease: Lease
+    hedge: bool = False  # another attempt was under way when this one began
 
 
 @dataclass(slots=True)
 class Send:
-    """Start `attempt`. Ask the flow again after `wait` seconds, if nothing came by then."""
+    """Start `attempt`. Ask the flow again after `wait` seconds, if nothing came by then of any attempt in flight."""
 
     attempt: Attempt
     wait: float = inf
@@ -147,7 +150,7 @@ class Send:
 
 @dataclass(slots=True)
 class Wait:
-    """Nothing to send for `seconds`."""
+    """Nothing to send for `seconds`, or until something comes of an attempt in flight."""
 
     seconds: float
 
@@ -163,3 +166,14 @@ class Outcome:
     error: BaseException | None = None
     response: object = None  # the driver's own; the flow never looks inside
     failed: tuple[FailedAttempt, ...] = ()  # of the last one, if it is no success: all attempts of the call
+
+
+@dataclass(slots=True)
+class Read:
+    """Read the body of `outcome`'s response, up to `limit` bytes and until the attempt's deadline.
+
+    The reply is the same outcome, also where there is more to read, or one that failed. Other attempts are given up.
+    """
+
+    outcome: Outcome
+    limit: int

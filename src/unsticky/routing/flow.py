@@ -3,85 +3,196 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from math import inf
 
-from ..errors import AttemptsFailed, CallTimeout, FailedAttempt, NoHealthyEndpoint, PoolOverflow
-from .call import Attempt, Call, Failure, Lease, Outcome, Send, Wait
+from ..errors import AttemptsFailed, CallTimeout, FailedAttempt, NoHealthyEndpoint, PoolOverflow, RoutingError
+from .call import Attempt, Call, Failure, Lease, Outcome, Read, Send, Wait
 from .classify import Verdict, classify, failed_attempt, kind
 from .endpoint import EndpointState
+from .hedging import Hedging
 from .pool import Pool
 from .pushback import Pushback, pushback
-from .retry import backoff, may_repeat
+from .retry import backoff, is_idempotent, may_repeat
 
 _EARLY = 0.001  # timers may fire a little before their time
-_FOREVER = Wait(float("inf"))
+_FOREVER = Wait(inf)
+_THE_CALLERS = (Failure.CANCELLED, Failure.LOCAL)
 
 
-def route(pool: Pool, call: Call) -> Generator[Send | Wait, Outcome | None, Outcome]:
+def route(pool: Pool, call: Call) -> Generator[Send | Wait | Read, Outcome | None, Outcome]:
     """Decide one call: yield what to do, receive how it went. The package's docstring says what a driver does.
 
     An attempt that should and may be repeated is followed by `Wait(backoff or pushback)`, then by `Send` on another
     endpoint: each endpoint once before any is used twice. Repeats need an attempt left, time left, and budget.
+
+    With hedging a `Send` waits for a while only, and when that passed (None) another one follows, on an endpoint that
+    the call did not use. It is an attempt like the others and pays like a retry. The first good outcome ends the call;
+    a failure does not, as long as another attempt is in flight.
 
     Returns the last Outcome: a response of any status, or the failure of the only attempt, or one that was CANCELLED or
     LOCAL. Raises AttemptsFailed, CallTimeout (the call's deadline passed) NoHealthyEndpoint or
     PoolOverflow (nothing was sent).
     """
     trip = _Trip(pool, call)
-    lease, send = trip.first()
-    while True:
-        try:
-            outcome = yield send
-            while outcome is None:  # asked too early
-                outcome = yield _FOREVER
-        except BaseException:  # closed: the caller went away
-            lease.release()
-            raise
-        now = pool.clock.monotonic()
-        verdict = classify(outcome, pool.options.retry.statuses)
-        pool.observe(lease, verdict, now)
-        if verdict.good:
-            return outcome
-        trip.note(lease, outcome, now)
-        wait = trip.pause(verdict, outcome, now)
-        if wait is None:
-            return trip.end(lease, outcome, now)
-        lease.release()
-        yield Wait(wait)
-        lease, send = trip.again()
+    try:
+        command: Send | Wait | Read = trip.first()
+        while True:
+            outcome = yield command
+            step = trip.next(outcome)
+            if isinstance(step, Outcome):
+                return step
+            command = step
+    except BaseException:  # closed: the caller went away
+        trip.leave()
+        raise
 
 
 class _Trip:
     """What one call remembers between its attempts."""
 
-    __slots__ = ("backoffs", "call", "failed", "pool", "tried")
+    __slots__ = (
+        "backoffs", "call", "due", "failed", "flying", "hedges", "hedging", "pool", "reading", "repeatable", "retry_at",
+        "tried",
+    )  # fmt: skip
 
     def __init__(self, pool: Pool, call: Call) -> None:
         self.pool = pool
         self.call = call
-        self.tried: list[EndpointState] = []
+        self.tried: list[EndpointState] = []  # one per attempt
+        self.flying: list[Lease] = []  # attempts in flight
         self.failed: list[FailedAttempt] = []
         self.backoffs = 0  # since a server named the moment of a retry
+        self.retry_at: float | None = None  # when a retry is due that is paid for
+        self.hedging: Hedging | None = None
+        self.due = False  # a hedge is, when the driver says that time passed
+        self.hedges = 0
+        self.reading = False  # the body of what would be the answer
+        if pool.hedging is not None or call.buffer:
+            self._prepare(pool.hedging)
 
-    def first(self) -> tuple[Lease, Send]:
+    def _prepare(self, hedging: Hedging | None) -> None:
+        call, options = self.call, self.pool.options.retry
+        self.repeatable = call.retry and call.replayable and is_idempotent(call, options)
+        if self.repeatable and call.hedge and (call.prefer is None or not call.prefer.only):
+            self.hedging = hedging
+
+    def first(self) -> Send:
         now = self.pool.clock.monotonic()
         self.pool.tally.calls += 1
         sent = self._send(now)
         self.pool.budget.deposit(now)  # what is not sent earns no retries
         return sent
 
-    def again(self) -> tuple[Lease, Send]:
-        return self._send(self.pool.clock.monotonic())
+    def next(self, outcome: Outcome | None) -> Send | Wait | Read | Outcome:
+        """What follows from an attempt's outcome, or from nothing but time."""
+        now = self.pool.clock.monotonic()
+        if outcome is None:
+            return self._time_passed(now)
+        if self.reading:
+            return self._was_read(outcome, now)
+        lease = outcome.attempt.lease
+        verdict = classify(outcome, self.pool.options.retry.statuses)
+        self.pool.observe(lease, verdict, now)
+        if self.hedging is not None:
+            self._time(self.hedging, lease, outcome, verdict, now)
+        if not verdict.good:
+            return self._failed(lease, verdict, outcome, now)
+        if self.call.buffer and self.repeatable and len(self.tried) < self.pool.options.retry.attempts:
+            self.reading = True
+            return Read(outcome, self.call.buffer)
+        return outcome
 
-    def note(self, lease: Lease, outcome: Outcome, now: float) -> None:
-        """Keep it for the errors, and count it."""
+    def leave(self) -> None:
+        """Give back what attempts in flight hold."""
+        for lease in self.flying:
+            lease.release()
+        self.flying.clear()
+
+    # Hedges -----------------------------------------------------------------
+
+    def _time_passed(self, now: float) -> Send | Wait:
+        if self.retry_at is not None:
+            self.retry_at = None
+            return self._again(now)
+        if self.due:
+            self.due = False
+            return self._hedge(now)
+        return _FOREVER  # asked too early
+
+    def _hedge(self, now: float) -> Send | Wait:
+        """Another attempt beside those in flight, if there is one to make. Paying for it comes last."""
+        pool = self.pool
+        if self._late(now) or not pool.has_untried(self.tried):
+            return _FOREVER
+        if not pool.budget.withdraw(now):
+            pool.tally.denied += 1
+            return _FOREVER
+        self.hedges += 1
+        pool.tally.hedges += 1
+        return self._again(now, hedge=True)
+
+    def _again(self, now: float, *, hedge: bool = False) -> Send | Wait:
+        try:
+            return self._send(now, hedge=hedge)
+        except RoutingError:
+            if not self.flying:
+                raise
+            return _FOREVER  # there is still hope
+
+    def _patience(self, now: float) -> float:
+        """Seconds until a hedge is due, if no outcome comes before; inf: none is."""
+        hedging, pool, deadline = self.hedging, self.pool, self.call.deadline
+        if hedging is None or self.hedges >= hedging.maximum or len(self.tried) >= pool.options.retry.attempts:
+            return inf
+        if len(self.tried) >= pool.size:  # for certain there is no other endpoint
+            return inf
+        delay = hedging.delay(now)
+        return delay if deadline is None or now + delay < deadline - _EARLY else inf
+
+    def _time(self, hedging: Hedging, lease: Lease, outcome: Outcome, verdict: Verdict, now: float) -> None:
+        """What the outcome says of the pool's latencies. A good one ends the other attempts."""
+        if outcome.failure is Failure.TIMEOUT:
+            hedging.outrun(now - lease.began, now)
+        if not verdict.good:
+            return
+        hedging.answered(now - lease.began, now)
+        for other in self.flying:
+            if other is not lease:
+                hedging.outrun(now - other.began, now)
+                self.pool.outrun(other, now)
+                other.release()
+        self.flying, self.due = [lease], False
+
+    # Failures ---------------------------------------------------------------
+
+    def _failed(self, lease: Lease, verdict: Verdict, outcome: Outcome, now: float) -> Wait | Outcome:
+        self.flying.remove(lease)
         self.failed.append(failed_attempt(outcome, now))
         self.pool.tally.failures[kind(outcome)] += 1
+        if self.flying and outcome.failure in _THE_CALLERS:
+            self.leave()
+        self.due = False  # from now on it is the retry's turn
+        wait = self._until_retry(verdict, outcome, now)
+        if wait is None and not self.flying:
+            return self.end(lease, outcome, now)
+        lease.release()
+        return _FOREVER if wait is None else Wait(wait)
 
-    def pause(self, verdict: Verdict, outcome: Outcome, now: float) -> float | None:
-        """Seconds until the next attempt, or None when there is none. Asking the budget spends it, so it is last."""
+    def _until_retry(self, verdict: Verdict, outcome: Outcome, now: float) -> float | None:
+        """Seconds until the next attempt, or None when there is none."""
+        if self.retry_at is not None:  # another one failed before, and was patient
+            if self.flying or may_repeat(verdict, self.call, self.pool.options.retry):
+                return max(0.0, self.retry_at - now)
+            return None
+        wait = self._pause(verdict, outcome, now)
+        if wait is not None:
+            self.retry_at = now + wait
+        return wait
+
+    def _pause(self, verdict: Verdict, outcome: Outcome, now: float) -> float | None:
+        """Seconds until a retry, or None when there is none. Asking the budget spends it, so it is last."""
         options = self.pool.options.retry
-        sent = len(self.failed)
-        if sent >= options.attempts or not may_repeat(verdict, self.call, options):
+        if len(self.tried) >= options.attempts or not may_repeat(verdict, self.call, options):
             return None
         asked = self._asked(outcome)
         if asked is not None and asked.seconds > options.maximum_retry_after:
@@ -109,6 +220,16 @@ class _Trip:
         wait = backoff(self.backoffs, self.pool.options.retry, self.pool.random)
         return wait if asked is None else max(wait, asked.seconds)
 
+    def _was_read(self, outcome: Outcome, now: float) -> Wait | Outcome:
+        """The body is there, or broke off: a second observation of the endpoint (the headers were fine)."""
+        self.reading = False
+        if outcome.failure is None:
+            return outcome
+        lease = outcome.attempt.lease
+        if outcome.failure not in _THE_CALLERS:
+            lease.body_failed()
+        return self._failed(lease, classify(outcome, ()), outcome, now)
+
     def end(self, lease: Lease, outcome: Outcome, now: float) -> Outcome:
         """The last attempt was no success: give what there is."""
         outcome.failed = tuple(self.failed)
@@ -117,22 +238,30 @@ class _Trip:
         lease.release()
         if outcome.failure is Failure.TIMEOUT and self._late(now):
             raise self._timeout()
-        if len(self.failed) > 1 and outcome.failure not in (Failure.CANCELLED, Failure.LOCAL):
+        if len(self.failed) > 1 and outcome.failure not in _THE_CALLERS:
             text = f"pool {self.pool.name!r}: all {len(self.failed)} attempts failed"
             raise AttemptsFailed(self._listed(text), pool=self.pool.name, attempts=self.failed)
         return outcome
 
-    def _send(self, now: float) -> tuple[Lease, Send]:
+    # Sending ----------------------------------------------------------------
+
+    def _send(self, now: float, *, hedge: bool = False) -> Send:
         deadline = self.call.deadline
         if deadline is not None and now >= deadline:
             raise self._timeout()
         lease = self._lease(now)
+        self.flying.append(lease)
         timeout = self.call.attempt_timeout
         if timeout is None:
             timeout = self.pool.options.retry.attempt_timeout
         if timeout is not None and (deadline is None or now + timeout < deadline):
             deadline = now + timeout
-        return lease, Send(Attempt(lease.state.endpoint, len(self.failed), deadline, lease))
+        attempt = Attempt(lease.state.endpoint, len(self.tried) - 1, deadline, lease, hedge)
+        if self.hedging is None:
+            return Send(attempt)
+        patience = self._patience(now)
+        self.due = patience < inf
+        return Send(attempt, patience)
 
     def _lease(self, now: float) -> Lease:
         try:

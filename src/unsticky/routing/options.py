@@ -18,6 +18,7 @@ from .failover_options import FallbackOptions, RuleOptions
 from .fitness_options import EjectionOptions as EjectionOptions
 from .fitness_options import HealthOptions as HealthOptions
 from .fitness_options import LimitOptions as LimitOptions
+from .hedge_options import HedgeOptions as HedgeOptions
 from .hop_options import PropagateOptions
 from .retry_options import RetryOptions as RetryOptions
 from .weight_options import LoadReportOptions, SlowStartOptions
@@ -170,6 +171,7 @@ class PoolOptions:
     hash: HashOptions = default(default_factory=HashOptions)
     discovery: DiscoveryOptions | None = None
     retry: RetryOptions = default(default_factory=RetryOptions)
+    hedge: HedgeOptions = default(default_factory=HedgeOptions)
     health: HealthOptions = default(default_factory=HealthOptions)
     ejection: EjectionOptions = default(default_factory=EjectionOptions)
     limits: LimitOptions = default(default_factory=LimitOptions)

@@ -37,6 +37,12 @@ def observe_failure(state: EndpointState, seconds: float, now: float) -> None:
         state.rtt, state.rtt_at = seconds, now
 
 
+def observe_unanswered(state: EndpointState, seconds: float, now: float) -> None:
+    """An attempt was given up after `seconds` without an answer: it would have taken at least as long."""
+    if seconds > state.rtt:
+        state.rtt, state.rtt_at = seconds, now
+
+
 def cost(rtt: float, pending: float, *, unknown: float = 0.0, penalty: float = PENALTY) -> float:
     """What one more call would wait, in the unit of `rtt`.
 

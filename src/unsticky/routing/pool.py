@@ -19,10 +19,11 @@ from .error_rate import ErrorRate
 from .events import HealthChanged, Overflowed, PoolEvent
 from .hashed import Build, HashPickers
 from .health import CheckResult, observe_check
+from .hedging import Hedging
 from .limits import Places
 from .options import HASHING, PoolOptions
 from .outliers import Outliers
-from .peak_ewma import observe, observe_failure
+from .peak_ewma import observe, observe_failure, observe_unanswered
 from .picker import Picker, picker_for
 from .preference import preferred
 from .rules import Preference, windows
@@ -64,6 +65,7 @@ class Pool:
         self.lock: AbstractContextManager[object] = nullcontext() if lock is None else lock
         retry = options.retry
         self.budget = RetryBudget(retry.budget_ratio, retry.budget_per_second, clock.monotonic())
+        self.hedging = Hedging.of(options.hedge, clock.monotonic())
         self.releases: deque[Lease] = deque()
         self.used = False  # it has had a call
         self.tally = Tally()
@@ -218,6 +220,19 @@ class Pool:
 
     # What the flow does -------------------------------------------------
 
+    @property
+    def size(self) -> int:
+        """How many endpoints there are, fit or not."""
+        return len(self._states)
+
+    def has_untried(self, tried: Collection[EndpointState]) -> bool:
+        """Whether there is a fit endpoint with a place that a call which used `tried` did not use."""
+        self._settle(self.clock.monotonic())
+        full = self._places.full
+        return not self._places.exhausted and any(
+            state not in tried and state not in full for state in self._ranking.fit
+        )
+
     def lease(self, key: int | None, tried: list[EndpointState], now: float, prefer: Preference | None = None) -> Lease:
         """A place on the endpoint that a call which used `tried` so far should use next; adds it there.
 
@@ -258,6 +273,11 @@ class Pool:
         if state.ejected_until is not None:  # a call that was sent there in panic proves that it is back
             self._outliers.back(state, now)
             lease.generation = state.generation  # its body may still break
+
+    def outrun(self, lease: Lease, now: float) -> None:
+        """Another attempt answered first, and this one is given up: no failure, but the endpoint was slow so far."""
+        if self._decay and lease.generation == lease.state.generation:
+            observe_unanswered(lease.state, now - lease.began, now)
 
     # Inside ---------------------------------------------------------------
 

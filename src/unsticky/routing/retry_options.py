@@ -42,6 +42,14 @@ class RetryOptions:
         bool,
         Meta(description="Requests with an Idempotency-Key header are tried again as well, whatever their method."),
     ] = True
+    buffer_body: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="Bytes of a good response's body that are read before it is handed out, so that one which "
+            "breaks off is tried again; a longer body is handed out as it comes. 0: none.",
+        ),
+    ] = 0
     backoff: Annotated[
         Duration, Meta(description="Before the nth retry: full jitter over [0, (2^n - 1) * backoff], as Envoy's.")
     ] = Duration("25ms")

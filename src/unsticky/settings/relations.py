@@ -18,6 +18,7 @@ from ..routing.options import (
     EjectionOptions,
     HashOptions,
     HealthOptions,
+    HedgeOptions,
     LeastRequestOptions,
     LimitOptions,
     PeakEwmaOptions,
@@ -66,6 +67,21 @@ def _balance(options: HashOptions) -> Iterator[Problem]:
 def _backoff(options: RetryOptions) -> Iterator[Problem]:
     if options.backoff > options.maximum_backoff:
         yield Problem("backoff", f"must not be longer than maximum_backoff ({options.maximum_backoff.text})")
+
+
+def _hedge_is_used(options: HedgeOptions) -> Iterator[Problem]:
+    if options.after is None and options.quantile is None and options != HedgeOptions():
+        yield Problem("after", "or quantile must be set, or the other settings of hedge have no effect")
+    unset = HedgeOptions()
+    for name in ("window", "minimum_samples"):
+        if options.after is not None and options.quantile is None and getattr(options, name) != getattr(unset, name):
+            yield Problem(name, "has no effect without quantile")
+
+
+def _hedge_has_attempts(options: PoolOptions) -> Iterator[Problem]:
+    hedge, attempts = options.hedge, options.retry.attempts
+    if (hedge.after is not None or hedge.quantile is not None) and hedge.maximum >= attempts:
+        yield Problem("hedge.maximum", f"must be less than retry.attempts ({attempts}), which counts all attempts")
 
 
 def _ejection(options: EjectionOptions) -> Iterator[Problem]:
@@ -280,6 +296,7 @@ _RELATIONS: dict[type, tuple[Relation, ...]] = {
         Relation(frozenset({"balance_factor"}), _balance),
     ),
     RetryOptions: (Relation(frozenset({"backoff", "maximum_backoff"}), _backoff),),
+    HedgeOptions: (Relation(frozenset(field.name for field in fields(HedgeOptions)), _hedge_is_used),),
     EjectionOptions: (Relation(frozenset({"base_time", "maximum_time"}), _ejection),),
     HealthOptions: (
         Relation(frozenset({"type", "path"}), _check),
@@ -310,6 +327,7 @@ _RELATIONS: dict[type, tuple[Relation, ...]] = {
         Relation(frozenset({"balancer", "least_request", "peak_ewma"}), _choices_are_used),
         Relation(frozenset({"balancer", "hash", "endpoints"}), _maglev_has_room),
         Relation(frozenset({"balancer", "locality"}), _locality_is_used),
+        Relation(frozenset({"hedge", "retry"}), _hedge_has_attempts),
         Relation(frozenset({"balancer", "subset_size"}), _subset_is_meant),
         Relation(frozenset({"endpoints"}), _endpoints_differ),
         Relation(frozenset({"endpoints", "discovery"}), _endpoints_are_known),

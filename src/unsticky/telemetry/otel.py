@@ -68,6 +68,7 @@ class Traced:
     host: str
     resend_count: int  # 0 for the first time that this request is sent
     rule: str | None = None  # the rule that sent the call there
+    hedge: bool = False  # sent beside another attempt
 
 
 class AttemptSpan:
@@ -116,7 +117,7 @@ class AttemptSpan:
         self._end()
 
     def cancelled(self) -> None:
-        """The caller went away, which is no error of this attempt."""
+        """The caller went away, or another attempt was quicker, which is no error of this one."""
         self._span.set_attribute("unsticky.cancelled", True)
         self._end()
 
@@ -158,6 +159,8 @@ class AttemptEvent(Untraced):
             self._attributes["http.request.resend_count"] = traced.resend_count
         if traced.rule is not None:
             self._attributes["unsticky.rule"] = traced.rule
+        if traced.hedge:
+            self._attributes["unsticky.hedge"] = True
         if getattr(span, "kind", None) is SpanKind.CLIENT:  # else that instrumentation left this URL out
             span.set_attribute("unsticky.pool", traced.pool)
 
@@ -313,6 +316,8 @@ def _attributes(traced: Traced, endpoint: Endpoint) -> tuple[Attributes, Attribu
         span["http.request.resend_count"] = traced.resend_count
     if traced.rule is not None:
         span["unsticky.rule"] = traced.rule
+    if traced.hedge:
+        span["unsticky.hedge"] = True
     if method == "_OTHER":
         span["http.request.method_original"] = traced.method
     if endpoint.priority:
