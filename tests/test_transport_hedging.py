@@ -126,8 +126,8 @@ def test_a_timeout_while_another_is_in_flight(library: str, loop: str, two: list
             assert len(caught.value.attempts) == 2  # type: ignore[attr-defined]
             assert in_flight(pools) == 0
 
-    retry = {"attempts": 2, "attempt_timeout": "300ms"}
-    with pools_over(library, first_then_second(two), hedge=SOON, retry=retry, timeout="350ms") as pools:
+    retry = {"attempts": 2, "attempt_timeout": "1s"}
+    with pools_over(library, first_then_second(two), hedge=SOON, retry=retry, timeout="1200ms") as pools:
         run(loop, main)
 
 
