@@ -76,3 +76,21 @@ def test_a_long_outage_stays_within_the_budget(rate: int) -> None:
         retries += budget.withdraw(now) + budget.withdraw(now)
     assert retries <= 0.2 * calls + 10 * now + 10 * TTL
     assert retries >= min(2 * calls, 0.2 * calls + 10 * now) * 0.8  # it is a budget, not a ban
+
+
+def test_towers_vectors() -> None:
+    """tower retry/budget/tps_budget.rs: leaky, slots and reserve, with ten seconds for its one."""
+    leaky = RetryBudget(1.0, 0, 0.0)
+    assert not leaky.withdraw(0.0)
+    leaky.deposit(0.0)
+    assert not leaky.withdraw(30.0)
+    slots = RetryBudget(0.5, 0, 0.0)
+    slots.deposit(0.0)
+    slots.deposit(0.0)
+    assert slots.withdraw(9.01)
+    for moment in (29.02, 32.03, 40.04):  # the first one is too old by the end
+        slots.deposit(moment)
+    assert slots.withdraw(40.04)
+    assert not slots.withdraw(40.04)
+    reserve = RetryBudget(1.0, 0.5, 0.0)
+    assert [reserve.withdraw(0.0) for _ in range(6)] == [True] * 5 + [False]
