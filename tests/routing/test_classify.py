@@ -41,6 +41,17 @@ def test_verdicts(outcome: int | Failure, good: bool | None, repeat: Repeat) -> 
     assert (verdict.good, verdict.repeat) == (good, repeat)
 
 
+OVERLOAD = {503, 504, Failure.TIMEOUT}
+
+
+@pytest.mark.parametrize("outcome", [200, 429, 500, 502, 503, 504, 507, *Failure])
+@pytest.mark.parametrize("retried", [True, False])
+def test_what_an_overload_causes_too(outcome: int | Failure, retried: bool) -> None:
+    """Whether or not it is retried."""
+    given = Outcome(ATTEMPT, outcome) if isinstance(outcome, int) else Outcome(ATTEMPT, failure=outcome)
+    assert classify(given, RetryOptions().statuses if retried else ()).overload is (outcome in OVERLOAD)
+
+
 def test_statuses_are_the_users() -> None:
     """A 409 that may be retried says nothing about the endpoint; a 503 that may not still counts."""
     assert classify(Outcome(ATTEMPT, 409), {409}).repeat is Repeat.IDEMPOTENT

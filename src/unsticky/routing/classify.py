@@ -34,16 +34,19 @@ class Verdict:
     good: bool | None
     repeat: Repeat
     fault: Fault = Fault.SERVER  # where `good` is False
+    overload: bool = False  # an endpoint that is only overrun fails like that, too
 
 
 FINE = Verdict(True, Repeat.NEVER)
 LATER = Verdict(None, Repeat.IDEMPOTENT)  # 429 and the like: alive, and not now
 FAULTY = Verdict(False, Repeat.NEVER)  # 500: another endpoint may well do the same with this request
 AWAY = Verdict(False, Repeat.IDEMPOTENT)
-LATE = Verdict(False, Repeat.IDEMPOTENT, Fault.LOCAL)
+LATE = Verdict(False, Repeat.IDEMPOTENT, Fault.LOCAL, overload=True)
 UNREACHABLE = Verdict(False, Repeat.ALWAYS, Fault.LOCAL)
 GATEWAY_AWAY = Verdict(False, Repeat.IDEMPOTENT, Fault.GATEWAY)
 GATEWAY_FAULTY = Verdict(False, Repeat.NEVER, Fault.GATEWAY)
+OVERRUN_AWAY = Verdict(False, Repeat.IDEMPOTENT, Fault.GATEWAY, overload=True)  # 503, 504
+OVERRUN_FAULTY = Verdict(False, Repeat.NEVER, Fault.GATEWAY, overload=True)
 SILENT = Verdict(None, Repeat.NEVER)
 
 _FAILURES = {
@@ -72,7 +75,9 @@ def classify(outcome: Outcome, retry_statuses: Collection[int]) -> Verdict:
     status = outcome.status or 0
     if status < 500 or status == 501:
         return LATER if status in retry_statuses else FINE
-    if status in (502, 503, 504):
+    if status in (503, 504):
+        return OVERRUN_AWAY if status in retry_statuses else OVERRUN_FAULTY
+    if status == 502:
         return GATEWAY_AWAY if status in retry_statuses else GATEWAY_FAULTY
     return AWAY if status in retry_statuses else FAULTY
 

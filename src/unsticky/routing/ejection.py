@@ -27,13 +27,39 @@ def over_limit(state: EndpointState, options: EjectionOptions) -> str:
     return ""
 
 
-def may_eject(out: int, total: int, options: EjectionOptions) -> bool:
-    """Is there room under `maximum_percent`, with `out` of `total` ejected? One endpoint may always be.
+def overload_in_a_row(state: EndpointState, cause: str, options: EjectionOptions) -> bool:
+    """Are its failures enough for `cause` only with those that an endpoint has when it is overrun, too?"""
+    limit: int = getattr(options, cause)
+    return state.hard_failures + state.broken_bodies < limit
+
+
+def overload_mostly(state: EndpointState) -> bool:
+    """The same for rates: were most of its failures since the last sweep of that kind?"""
+    return 2 * state.overloaded > state.observed - state.succeeded
+
+
+def common(succeeded: int, overloaded: int, options: EjectionOptions) -> bool:
+    """Are the others overrun, too, as far as these calls of theirs say? Then it is no outlier."""
+    return overloaded * 100 > (succeeded + overloaded) * options.maximum_overload_percent
+
+
+def may_eject(out: int, total: int, options: EjectionOptions, *, overload: bool = False) -> bool:
+    """Is there room, with `out` of `total` ejected? One endpoint may always be.
+
+    Under `maximum_percent`, and where an `overload` may be the cause under `maximum_overload_percent`, too: the others
+    get the calls of those that are ejected, and where they are full each ejection is the cause of the next.
 
     The share is looked at before the ejection, as in gRFC A50, so it rounds up: of three endpoints 50% are two. Rounded
     down, a pool of three that lost two would keep sending every second call to a dead one.
     """
-    return out == 0 or out * 100 < total * options.maximum_percent
+    percent = min(options.maximum_percent, options.maximum_overload_percent) if overload else options.maximum_percent
+    return out == 0 or out * 100 < total * percent
+
+
+def well(state: EndpointState, options: EjectionOptions) -> bool:
+    """Does nothing speak against it, not even failures for which there was no room to eject it?"""
+    fit = state.ejected_until is None and state.healthy is not False and not state.draining
+    return fit and not over_limit(state, options)
 
 
 def success_rate_threshold(rates: Sequence[float], deviations: float) -> float:
@@ -96,4 +122,11 @@ def take_back(state: EndpointState, now: float) -> None:
 
 def _begin_anew(state: EndpointState) -> None:
     state.generation += 1  # what was sent before says nothing about what comes after
-    state.failures = state.gateway_failures = state.local_failures = state.broken_bodies = 0
+    state.broken_bodies = 0
+    end_run(state)
+
+
+def end_run(state: EndpointState) -> None:
+    """Its failures in a row are over."""
+    state.failures = state.gateway_failures = state.local_failures = 0
+    state.overload_failures = state.hard_failures = 0

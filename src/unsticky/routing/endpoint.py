@@ -44,8 +44,12 @@ class EndpointState:
     failures: int = 0  # attempts in a row that failed up to their headers
     gateway_failures: int = 0  # those of them in a row that say "not reached": 502, 503, 504, no connection, too late
     local_failures: int = 0  # no connection or too late, in a row, where these are counted apart
+    overload_failures: int = 0  # of all kinds in a row, those that an overload causes, too
+    hard_failures: int = 0  # and those that none explains
+    before: tuple[int, int] = (0, 0)  # the pool's successes and overload failures, ever, when these in a row began
     observed: int = 0  # attempts since the last sweep
-    succeeded: int = 0  # and those of them that were good
+    succeeded: int = 0  # those of them that were good
+    overloaded: int = 0  # and those that failed as they do in an overload
     broken_bodies: int = 0  # responses in a row whose bodies broke off
     ejected_until: float | None = None
     ejections: int = 0  # Envoy's ejection time multiplier

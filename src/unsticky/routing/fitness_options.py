@@ -124,6 +124,15 @@ class EjectionOptions:
         int,
         Meta(ge=0, le=100, description="Of a pool's endpoints, how many may be ejected at once (rounded up)."),
     ] = 50
+    maximum_overload_percent: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=100,
+            description="The same for failures that an overload causes, too: 503, 504 and no answer in time. "
+            "And if more of the other endpoints' calls fail so meanwhile, nobody is ejected for these.",
+        ),
+    ] = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,20 @@ from math import inf
 from random import Random
 
 from .classify import Fault
-from .ejection import by_failure_percentage, by_success_rate, eject, may_eject, over_limit, take_back
+from .ejection import (
+    by_failure_percentage,
+    by_success_rate,
+    common,
+    eject,
+    end_run,
+    may_eject,
+    over_limit,
+    overload_in_a_row,
+    overload_mostly,
+    take_back,
+    well,
+)
+from .eligibility import Group, ejected
 from .endpoint import EndpointState
 from .events import Ejected, PoolEvent, Returned
 from .options import EjectionOptions
@@ -28,6 +41,7 @@ class Outliers:
         self._tell = tell
         self._states: Mapping[str, EndpointState] = {}
         self._out = 0  # of these are ejected
+        self._succeeded = self._overloaded = 0  # attempts, ever
         self._seen: list[EndpointState] = []  # observed since the last sweep
         self._next_sweep = inf
         self._next_return = inf
@@ -38,13 +52,16 @@ class Outliers:
         self._out = sum(state.ejected_until is not None for state in states.values())
 
     def good(self, state: EndpointState, now: float) -> None:
-        """A call succeeded, up to its headers."""
+        """A call succeeded, up to its headers. If the endpoint was ejected, that is over."""
         self._observe(state, now)
         state.succeeded += 1
-        state.failures = state.gateway_failures = state.local_failures = 0
+        self._succeeded += 1
+        if state.hard_failures or state.overload_failures or state.ejected_until is not None:
+            self._recovered(state, now)
 
-    def bad(self, state: EndpointState, fault: Fault, now: float) -> None:
-        """A call failed before its headers, or with them."""
+    def bad(self, state: EndpointState, fault: Fault, now: float, *, overload: bool = False) -> None:
+        """A call failed before its headers, or with them. `overload`: as it may where the endpoint is only overrun."""
+        self._note(state, overload=overload)
         if fault is Fault.LOCAL and self._options.split_local_failures:
             state.local_failures += 1
         else:
@@ -83,26 +100,62 @@ class Outliers:
                 self._next_sweep = now + self._options.interval
                 self.due = min(self.due, self._next_sweep)
 
+    def _note(self, state: EndpointState, *, overload: bool) -> None:
+        if not (state.hard_failures or state.overload_failures):
+            state.before = self._succeeded, self._overloaded
+        if not overload:
+            state.hard_failures += 1
+            return
+        state.overload_failures += 1
+        state.overloaded += 1
+        self._overloaded += 1
+
+    def _recovered(self, state: EndpointState, now: float) -> None:
+        """One that failed succeeded. If none is well, they had their trouble in common, and it is over for all.
+
+        Otherwise the few that there was no room to eject, or the first that is back, would have all calls to bear.
+        """
+        back: Group = (state,) if state.ejected_until is not None else ()
+        if self._out and not self._anybody_well(state):
+            back = ejected(self._states.values())
+        for one in back:
+            self.back(one, now)
+        end_run(state)
+
+    def _anybody_well(self, first: EndpointState) -> bool:
+        return well(first, self._options) or any(well(state, self._options) for state in self._states.values())
+
     def _judge(self, state: EndpointState, now: float) -> None:
         cause = over_limit(state, self._options)
-        if cause:
-            failures = state.failures + state.broken_bodies
-            self._eject(state, cause, state.local_failures if cause == "consecutive_local_failures" else failures, now)
+        if not cause:
+            return
+        overload = overload_in_a_row(state, cause, self._options)
+        if overload and common(*self._of_others(state), self._options):
+            return
+        failures = state.failures + state.broken_bodies
+        failures = state.local_failures if cause == "consecutive_local_failures" else failures
+        self._eject(state, cause, failures, now, overload=overload)
+
+    def _of_others(self, state: EndpointState) -> tuple[int, int]:
+        """Successes and overload failures of the others, since this one's failures in a row began."""
+        succeeded, overloaded = state.before
+        return self._succeeded - succeeded, self._overloaded - overloaded - state.overload_failures
 
     def _sweep(self, now: float) -> None:
         seen = [state for state in self._seen if self._states.get(state.endpoint.url) is state]
         for cause, outliers in _outliers(seen, self._options):
             for state in outliers:
                 if state.ejected_until is None:
-                    self._eject(state, cause, state.observed - state.succeeded, now)
+                    failures = state.observed - state.succeeded
+                    self._eject(state, cause, failures, now, overload=overload_mostly(state))
         for state in self._seen:
-            state.observed = state.succeeded = 0
+            state.observed = state.succeeded = state.overloaded = 0
         self._seen.clear()
         self._next_sweep = inf  # until something is observed
 
-    def _eject(self, state: EndpointState, cause: str, failures: int, now: float) -> None:
+    def _eject(self, state: EndpointState, cause: str, failures: int, now: float, *, overload: bool) -> None:
         options = self._options
-        if not options.enabled or not may_eject(self._out, len(self._states), options):
+        if not options.enabled or not may_eject(self._out, len(self._states), options, overload=overload):
             return
         jitter = self._random.random() * options.maximum_jitter if options.maximum_jitter else 0.0
         seconds = eject(state, options, now, jitter)

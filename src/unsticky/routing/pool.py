@@ -266,13 +266,11 @@ class Pool:
         if self._decay:
             _learn(lease, verdict.good, now, self._decay)
         if not verdict.good:
-            self._outliers.bad(state, verdict.fault, now)
+            self._outliers.bad(state, verdict.fault, now, overload=verdict.overload)
             return
         lease.good = True
         self._outliers.good(state, now)
-        if state.ejected_until is not None:  # a call that was sent there in panic proves that it is back
-            self._outliers.back(state, now)
-            lease.generation = state.generation  # its body may still break
+        lease.generation = state.generation  # a new one after an ejection that the call ended: its body may still break
 
     def outrun(self, lease: Lease, now: float) -> None:
         """Another attempt answered first, and this one is given up: no failure, but the endpoint was slow so far."""
