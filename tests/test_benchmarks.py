@@ -75,6 +75,27 @@ def test_postgres_part_counts_one_statement_per_verb(tmp_path: Path) -> None:
     assert "| pooled psycopg |" in text
 
 
+def test_routing_is_measured_beside_its_peers(tmp_path: Path) -> None:
+    """Every part gives figures of ours and of others; what was promised is held against them."""
+    figures = tmp_path / "figures.json"
+    script = BENCHMARK.with_name("routing.py")
+    command = [sys.executable, str(script), "--smoke", "--markdown", "--json", str(figures)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(figures.read_text())
+    assert found["layers"].keys() >= {"httpx.AsyncClient alone", "httpx-retries", "tenacity"}
+    assert {key for key in found["tracing"] if key.startswith("unsticky")} == {
+        "unsticky, no SDK",
+        "unsticky, unsampled",
+        "unsticky, batch",
+        "unsticky, batch and metrics",
+    }
+    assert found["connects"].keys() == found["calls"].keys() >= {"httpx.AsyncClient", "aiohttp (not httpx)"}
+    assert found["flat"].keys() >= {"default, 256 calls", "aiohttp, 100 endpoints"}
+    assert "sidecar" in found or "not in the PATH" in done.stderr
+    assert "| pick, retry and budget, per call | <= 8 us |" in done.stdout
+
+
 def test_an_unknown_part_is_refused() -> None:
     """The command line names the parts that there are."""
     done = subprocess.run(

@@ -1,0 +1,124 @@
+"""Calls over real connections: clients beside each other, and how their cost grows with calls and endpoints."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from itertools import count, cycle
+from typing import Any
+
+import aiohttp
+import httpx
+
+from routing_costs.measure import Effort, Figures, Work, interleaved, middle
+from routing_costs.upstream import Upstreams, upstreams
+from unsticky import Pools
+
+CONCURRENT = 64
+PLAIN, WIDE = "httpx.AsyncClient", "httpx.AsyncClient, limits of 256"
+DEFAULT, AIOHTTP = "unsticky", 'unsticky, wire = "aiohttp"'
+PEER_AIOHTTP = "aiohttp (not httpx)"
+NUMBERS = (1, 4, 16, 64, 256)  # calls at the same time
+SIZES = (1, 3, 10, 100)  # endpoints
+
+Get = Callable[[], Awaitable[object]]
+
+
+def run(effort: Effort, figures: Figures) -> None:
+    with upstreams(3) as servers:
+        asyncio.run(_beside_each_other(servers, effort, figures))
+
+
+def run_flat(effort: Effort, figures: Figures) -> None:
+    with upstreams(max(SIZES)) as servers:
+        asyncio.run(_growing(servers, effort, figures))
+
+
+async def _beside_each_other(servers: Upstreams, effort: Effort, figures: Figures) -> None:
+    async with AsyncExitStack() as stack:
+        gets = {
+            PLAIN: rotating(await stack.enter_async_context(httpx.AsyncClient()), servers.origins),
+            WIDE: rotating(await stack.enter_async_context(httpx.AsyncClient(limits=_WIDE)), servers.origins),
+            DEFAULT: await stack.enter_async_context(pooled(servers.origins)),
+            AIOHTTP: await stack.enter_async_context(pooled(servers.origins, wire="aiohttp")),
+            PEER_AIOHTTP: await stack.enter_async_context(_aiohttp(servers.origins)),
+        }
+        works = [Work(name, concurrently(get, CONCURRENT)) for name, get in gets.items()]
+        taken = await interleaved(works, effort, "calls")
+        figures["calls"], figures["calls, wall"] = middle(taken), middle(taken, "wall")
+        figures["connects"] = {
+            name: await _connects(servers, get, int(effort.slice * 10_000)) for name, get in gets.items()
+        }
+
+
+_WIDE = httpx.Limits(max_connections=256, max_keepalive_connections=256)
+
+
+async def _connects(servers: Upstreams, get: Get, amount: int) -> float:
+    """New connections per call, of a client that was at it already."""
+    run = concurrently(get, CONCURRENT)
+    await run(2 * amount)  # to have as many connections as 64 calls at a time ever need
+    before = await asyncio.to_thread(servers.accepted)
+    await run(amount)
+    return (await asyncio.to_thread(servers.accepted) - before) / amount
+
+
+async def _growing(servers: Upstreams, effort: Effort, figures: Figures) -> None:
+    async with AsyncExitStack() as stack:
+        works = []
+        for wire in ("default", "aiohttp"):
+            for size in SIZES:
+                get = await stack.enter_async_context(pooled(servers.origins[:size], wire=wire))
+                works.append(Work(f"{wire}, {size} endpoints", concurrently(get, CONCURRENT)))
+                if size == 3:
+                    works += [Work(f"{wire}, {number} calls", concurrently(get, number)) for number in NUMBERS]
+        figures["flat"] = middle(await interleaved(works, effort, "flat"))
+
+
+def concurrently(get: Get, number: int) -> Callable[[int], Awaitable[None]]:
+    """`number` tasks share the calls."""
+
+    async def run(amount: int) -> None:
+        left = count(amount, -1)
+
+        async def calls() -> None:
+            while next(left) > 0:
+                await get()
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(number, amount)):
+                group.create_task(calls())
+
+    return run
+
+
+def rotating(client: httpx.AsyncClient, origins: list[str]) -> Get:
+    urls = cycle([f"{origin}/items" for origin in origins])
+
+    async def get() -> None:
+        (await client.get(next(urls))).raise_for_status()
+
+    return get
+
+
+@asynccontextmanager
+async def pooled(origins: list[str], **options: Any) -> AsyncGenerator[Get]:
+    """Calls over a pool with nothing but its endpoints in the settings."""
+    settings = {"pools": {"catalog": {"endpoints": origins}}}
+    with Pools.from_settings(settings) as pools:
+        async with pools.async_client(**options) as client:
+            yield rotating(client, ["http://catalog"])
+
+
+@asynccontextmanager
+async def _aiohttp(origins: list[str]) -> AsyncGenerator[Get]:
+    urls = cycle([f"{origin}/items" for origin in origins])
+    async with aiohttp.ClientSession() as session:
+
+        async def get() -> None:
+            async with session.get(next(urls)) as response:
+                response.raise_for_status()
+                await response.read()
+
+        yield get
