@@ -32,6 +32,15 @@ def test_smooth_sequence_is_nginx(weights: list[int], expected: str) -> None:
     assert turns(weights, 3 * len(expected)) == 3 * expected
 
 
+def test_smooth_sequence_counts_as_nginx() -> None:
+    """The table in the message of that commit: what each of 5, 1, 1 has left after a pick."""
+    sequence, left = SmoothSequence([5, 1, 1]), []
+    for _ in range(7):
+        sequence.turn()
+        left.append(tuple(sequence._current))
+    assert left == [(-2, 1, 1), (-4, 2, 2), (1, -4, 3), (-1, -3, 4), (4, -2, -2), (2, -1, -1), (0, 0, 0)]
+
+
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=6))
 def test_smooth_sequence_gives_each_its_weight(weights: list[int]) -> None:
     """In each period each endpoint has exactly its share of turns."""

@@ -28,6 +28,20 @@ ENVOY = {  # ring_hash_lb_test.cc: six hosts 127.0.0.1:90 to :95, minimum_ring_s
     15516499411664133160: 94,
     16117243373044804889: 90,
 }
+ENVOY_BY_NAME = {
+    1975508444536362413: 95,
+    2376063919839173711: 95,
+    2386806903309390596: 93,
+    6749904478991551885: 94,
+    6803900775736438537: 93,
+    7225015537174310577: 92,
+    8787465352164086522: 90,
+    11282020843382717940: 92,
+    13723418369486627818: 91,
+    13776502110861797421: 90,
+    14338313586354474791: 91,
+    15364271037087512980: 94,
+}
 
 
 def address(port: int, weight: int = 1) -> EndpointState:
@@ -57,6 +71,13 @@ def test_entries_are_envoys() -> None:
     made = ring(HOSTS, 12)
     assert list(made.hashes) == list(ENVOY)
     assert {point: port(made.home(point)) for point in made.hashes} == ENVOY
+
+
+def test_entries_by_name_are_envoys() -> None:
+    """BasicWithHostname: the ring of the names 90 to 95."""
+    hosts = [EndpointState(Endpoint(f"http://{name}", str(name))) for name in range(90, 96)]
+    made = ring(hosts, 12)
+    assert {point: int(made.home(point).endpoint.address) for point in made.hashes} == ENVOY_BY_NAME
 
 
 @pytest.mark.parametrize(
