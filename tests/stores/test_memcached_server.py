@@ -15,8 +15,9 @@ from support.stores import VERBS, face, put, record, within
 from unsticky.errors import StoreError
 from unsticky.session.store import Applied
 from unsticky.stores import open_async_store
-from unsticky.stores.memcached import AsyncMemcachedStore, MemcachedStore, _pack, item_key
+from unsticky.stores.memcached import AsyncMemcachedStore, MemcachedStore, item_key
 from unsticky.stores.memcached_url import memcached_hosts
+from unsticky.stores.record_bytes import to_bytes
 from unsticky.testing import FakeClock
 
 CLOCK = FakeClock()
@@ -66,7 +67,7 @@ def test_the_deadline_is_for_the_whole_verb(key: str, kind: str) -> None:
 @KINDS
 def test_a_write_that_is_always_overtaken_ends(key: str, kind: str) -> None:
     """Where others win every round, update and create give up at their deadline."""
-    packed = _pack(key, record(NOW, a=b"1"))
+    packed = to_bytes(key, record(NOW, a=b"1"))
     found = b"VALUE %b 0 %d 7\r\n%b\r\nEND\r\n" % (item_key(key), len(packed), packed)
 
     def overtaken(data: bytes) -> bytes:
