@@ -30,6 +30,7 @@ from simulation.stage import Size, Stage
 from simulation.tables import Table, churn_table, markdown, table, text
 from simulation.world import DRAWS
 
+SILENCE = 5.0  # seconds
 CHURN = "churn"
 CHURN_TITLE = "Keys that move"
 
@@ -40,12 +41,32 @@ def run(scenario: Scenario, size: Size, balancers: Sequence[str]) -> list[Figure
     for policy in scenario.policies:
         if balancers and policy.balancer not in balancers:
             continue
-        begin = time.perf_counter()
+        told = Progress(f"{scenario.name}: {policy.name}")
         stage = Stage(size, scenario.load, policy)
         scenario.plan(stage)
-        found.append(stage.run())
-        print(f"{scenario.name}: {policy.name} {time.perf_counter() - begin:.1f} s", file=sys.stderr, flush=True)
+        found.append(stage.run(told.part))
+        told.end()
     return found
+
+
+class Progress:
+    """Says on stderr how long a run took; one that takes long says every few seconds how far it is."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._begin = self._said = time.perf_counter()
+
+    def part(self, part: float) -> None:
+        now = time.perf_counter()
+        if now - self._said >= SILENCE:
+            self._said = now
+            self._say(f"{part:.0%} of the calls after {now - self._begin:.0f} s")
+
+    def end(self) -> None:
+        self._say(f"{time.perf_counter() - self._begin:.1f} s")
+
+    def _say(self, text: str) -> None:
+        print(f"{self._name} {text}", file=sys.stderr, flush=True)
 
 
 def shown(name: str, size: Size, options: argparse.Namespace) -> tuple[list[dict[str, Any]], Iterator[str]]:

@@ -5,7 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import get_args
 
-from unsticky.routing.options import Balancer, EjectionOptions, HealthOptions, PoolOptions, RetryOptions
+from unsticky.routing.hedge_options import HedgeOptions
+from unsticky.routing.options import (
+    Balancer,
+    EjectionOptions,
+    HashOptions,
+    HealthOptions,
+    PoolOptions,
+    RetryOptions,
+)
 from unsticky.routing.weight_options import LoadReportOptions, SlowStartOptions
 from unsticky.scalars import Duration
 
@@ -24,10 +32,14 @@ class Policy:
     budget: bool = True
     ejection: bool = True
     ejected: int = EjectionOptions().maximum_percent
+    overload_ejected: int = EjectionOptions().maximum_overload_percent
+    panic: int | None = None  # percent
+    hedge: float | None = None  # a quantile
     health: bool = True
     reports: bool = False
     slow_start: float = 0.0  # seconds
     abrupt: bool = False  # servers are killed without notice
+    table_size: int = HashOptions().table_size  # of Maglev
 
     @property
     def name(self) -> str:
@@ -40,7 +52,14 @@ class Policy:
             balancer=self.balancer,
             timeout=Duration(3 * PATIENCE * mean),
             retry=self._retry(mean),
-            ejection=EjectionOptions(enabled=self.ejection, maximum_percent=self.ejected),
+            hedge=HedgeOptions(quantile=self.hedge),
+            hash=HashOptions(table_size=self.table_size),
+            ejection=EjectionOptions(
+                enabled=self.ejection,
+                maximum_percent=self.ejected,
+                maximum_overload_percent=self.overload_ejected,
+            ),
+            panic_threshold=self.panic,
             health=HealthOptions(path="/healthz" if self.health else None),
             load_report=LoadReportOptions(enabled=self.reports, blackout=Duration(2)),
             slow_start=SlowStartOptions(window=Duration(self.slow_start)),

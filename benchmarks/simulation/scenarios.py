@@ -118,8 +118,16 @@ def _surge_mean() -> float:
 
 
 _COMPARED: tuple[Balancer, ...] = ("round_robin", "random", "least_request", "peak_ewma")
+
+
+def _alike(balancer: Balancer) -> Policy:
+    return Policy(balancer, "all failures alike", overload_ejected=100)
+
+
 _UNEJECTED = Policy("least_request", "no ejection", ejection=False)
 _FEW_EJECTED = Policy("least_request", "10 % ejected at most", ejected=10)
+_HEDGED = tuple(Policy(one, "hedged", hedge=0.95) for one in _COMPARED)
+_PANIC = tuple(Policy(one, "panic below 50 %", panic=50) for one in ("round_robin", "maglev"))
 _MAIN = ("least_request", "round_robin", "round_robin, bare", "random, no-budget retries")
 
 SCENARIOS = (
@@ -127,7 +135,7 @@ SCENARIOS = (
         name="slow",
         title="A slow endpoint",
         plan=slow_down,
-        policies=(*DEFAULTS, *PEERS, *(Policy(one, "no ejection", ejection=False) for one in _COMPARED)),
+        policies=(*DEFAULTS, *PEERS, *(Policy(one, "no ejection", ejection=False) for one in _COMPARED), *_HEDGED),
         curve=Curve("p99", "p99, ms", ("least_request", "peak_ewma", "round_robin", "random, bare"), log=True),
         marks={"one in ten is slow": _SLOW},
     ),
@@ -144,7 +152,7 @@ SCENARIOS = (
         title="An endpoint that hangs",
         plan=partial(die, Mode.HANGS, 0.1, *_DEAD),
         marks={"one in ten hangs": _DEAD},
-        policies=(*DEFAULTS, *PEERS),
+        policies=(*DEFAULTS, *PEERS, *_HEDGED),
         curve=Curve("p99", "p99, ms", _MAIN),
     ),
     Scenario(
@@ -165,7 +173,7 @@ SCENARIOS = (
         name="outage",
         title="A total outage",
         plan=partial(die, Mode.REFUSES, 1.0, *_OUTAGE),
-        policies=(*DEFAULTS, *PEERS, _UNEJECTED, _FEW_EJECTED),
+        policies=(*DEFAULTS, *PEERS, _UNEJECTED, _FEW_EJECTED, Policy("maglev", "no checks", health=False), *_PANIC),
         load=Load(trouble_ends=_OUTAGE[1]),
         marks={"all are dead": _OUTAGE},
         curve=Curve("success", "success, %", ("least_request", "least_request, no ejection", *_MAIN[2:])),
@@ -174,7 +182,15 @@ SCENARIOS = (
         name="storm",
         title="A retry storm",
         plan=lambda stage: None,
-        policies=(*DEFAULTS, *PEERS, _UNEJECTED, _FEW_EJECTED),
+        policies=(
+            *DEFAULTS,
+            *PEERS,
+            _UNEJECTED,
+            _FEW_EJECTED,
+            _alike("round_robin"),
+            _alike("least_request"),
+            *_HEDGED,
+        ),
         load=Load(
             utilization=0.7,
             backlog=100,
@@ -186,7 +202,12 @@ SCENARIOS = (
         curve=Curve(
             "success",
             "success, %",
-            ("least_request", "least_request, no ejection", "least_request, no budget", "random, no-budget retries"),
+            (
+                "least_request",
+                "round_robin, all failures alike",
+                "least_request, no budget",
+                "random, no-budget retries",
+            ),
         ),
     ),
     Scenario(
@@ -197,6 +218,7 @@ SCENARIOS = (
             *DEFAULTS,
             *(Policy(one, "load reports", reports=True) for one in WEIGHTED),
             *PEERS,
+            *(_alike(one) for one in ("round_robin", "maglev")),
         ),
         load=Load(speeds=(1.0, 2.0, 4.0), utilization=0.7),
         curve=Curve(

@@ -15,6 +15,7 @@ from .policies import Policy
 from .world import DRAWS, Agenda, Server
 
 WORKERS = 4  # of a server
+PROGRESS = 5_000  # calls
 Shape = Callable[[float], float]  # how much of the usual rate, at a part of the time from 0 to 1
 
 
@@ -83,7 +84,9 @@ class Stage:
         """The first of them, one at least."""
         return self.ordered[: max(1, round(share * len(self.ordered)))]
 
-    def run(self) -> Figures:
+    def run(self, progress: Callable[[float], None] | None = None) -> Figures:
+        """`progress` is told now and then which part of the calls has begun."""
+        self._progress = progress
         for client in self.clients:
             client.watch(self.begin + self.seconds)
         if self.size.closed:
@@ -111,6 +114,8 @@ class Stage:
 
     def _call(self, client: Client) -> None:
         self.tally.begun += 1
+        if self._progress is not None and self.tally.begun % PROGRESS == 0:
+            self._progress(self.tally.begun / self.size.requests)
         client.call(self._keys[int(self.random.random() * len(self._keys))] if self._hashes else None)
 
     def _ended(self, client: Client) -> None:

@@ -105,6 +105,7 @@ def eject(state: EndpointState, options: EjectionOptions, now: float, jitter: fl
     seconds = min(options.base_time * state.ejections, most) + jitter
     state.ejected_until = now + seconds
     _begin_anew(state)
+    state.failing = True
     return seconds
 
 
@@ -130,3 +131,4 @@ def end_run(state: EndpointState) -> None:
     """Its failures in a row are over."""
     state.failures = state.gateway_failures = state.local_failures = 0
     state.overload_failures = state.hard_failures = 0
+    state.failing = False

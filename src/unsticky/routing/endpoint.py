@@ -44,6 +44,7 @@ class EndpointState:
     failures: int = 0  # attempts in a row that failed up to their headers
     gateway_failures: int = 0  # those of them in a row that say "not reached": 502, 503, 504, no connection, too late
     local_failures: int = 0  # no connection or too late, in a row, where these are counted apart
+    failing: bool = False  # it failed since its last success, or is ejected
     overload_failures: int = 0  # of all kinds in a row, those that an overload causes, too
     hard_failures: int = 0  # and those that none explains
     before: tuple[int, int] = (0, 0)  # the pool's successes and overload failures, ever, when these in a row began

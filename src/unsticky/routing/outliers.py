@@ -56,7 +56,7 @@ class Outliers:
         self._observe(state, now)
         state.succeeded += 1
         self._succeeded += 1
-        if state.hard_failures or state.overload_failures or state.ejected_until is not None:
+        if state.failing:
             self._recovered(state, now)
 
     def bad(self, state: EndpointState, fault: Fault, now: float, *, overload: bool = False) -> None:
@@ -101,7 +101,8 @@ class Outliers:
                 self.due = min(self.due, self._next_sweep)
 
     def _note(self, state: EndpointState, *, overload: bool) -> None:
-        if not (state.hard_failures or state.overload_failures):
+        if not state.failing:
+            state.failing = True
             state.before = self._succeeded, self._overloaded
         if not overload:
             state.hard_failures += 1
