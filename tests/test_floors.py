@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -109,3 +110,12 @@ def test_decisions_import_nothing_that_acts(path: Path) -> None:
 def test_every_module_has_a_floor() -> None:
     """A new file is put on a floor on purpose."""
     assert {room(path) for path in MODULES} <= FLOORS.keys()
+
+
+def test_the_page_shows_the_same_floors() -> None:
+    """docs/architecture.md, row by row."""
+    page = (PACKAGE.parents[1] / "docs" / "architecture.md").read_text("utf-8")
+    floors = ["ground", "decisions", "world", "hosts", "people"]
+    rows = [re.search(rf"^\| {name} \| ([^|]+) \|", page, re.MULTILINE) for name in floors]
+    shown = {name: floor for floor, row in enumerate(rows) if row for name in re.findall(r"`(\w+)/?`", row[1])}
+    assert shown == FLOORS

@@ -187,6 +187,15 @@ def test_what_is_installed() -> None:
         assert wanted | NEEDS_OF_STEP_3 <= {re.split("[<>=]", need)[0] for need in brought}
 
 
+def test_extras_are_named() -> None:
+    """Each extra that brings something, for a user to find it."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    extras = {name for name, needs in project["optional-dependencies"].items() if needs} - {"test"}
+    [first] = re.findall(r"pip install '\.\[([a-z0-9,]*)\]'[^\n]*#", README)
+    [more] = re.findall(r"^More extras.*?\n\n", README, re.MULTILINE | re.DOTALL)
+    assert extras - {"starlette"} == {*first.split(","), *re.findall(r"`(\w+)`", more)}
+
+
 # What the pages name -------------------------------------------------------------------------------------------------
 
 page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
