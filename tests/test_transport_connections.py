@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from support.pools import LIBRARIES, both
+from support.pools import LIBRARIES, both, pools_over
+from support.speaker import speaker
 from support.upstream import Upstream, upstream, upstreams
 from support.waiting import eventually
 from unsticky._transport.connections import OneEach, OneForAll
@@ -132,3 +133,26 @@ def test_limits_are_per_endpoint(library: str) -> None:
             asyncio.run(main(pools))
         assert [one.seen()["requests"] for one in (first, second)] == [6, 6]
         assert all(one.seen()["accepted"] <= 6 for one in (first, second))
+
+
+STRAY = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nstray"
+
+
+def says_too_much(request: bytes) -> bytes:
+    """The answer, with the last word of the request, and a whole one that nobody asked for."""
+    word = request.split(b"\r\n", 1)[0].split(b"/")[1].split(b" ")[0]
+    return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(word), word) + STRAY
+
+
+@both
+def test_an_answer_to_nobody_is_not_the_next_callers(library: str) -> None:
+    """A length that is too short, or a second answer, is not taken for the response to the next request."""
+    with speaker(says_too_much) as port, pools_over(library, [f"http://127.0.0.1:{port}"]) as pools:
+        with pools.client() as client:
+            assert [client.get(f"http://catalog/{word}").text for word in "abc"] == list("abc")
+
+        async def main() -> None:
+            async with pools.async_client() as client:
+                assert [(await client.get(f"http://catalog/{word}")).text for word in "abc"] == list("abc")
+
+        asyncio.run(main())

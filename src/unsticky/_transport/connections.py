@@ -66,7 +66,7 @@ class OneEach:
 
     def give_back(self, transport: Any, *, whole: bool) -> bool:
         self._busy.discard(transport)
-        if not whole or self._ended:
+        if not whole or self._ended or _holds_more(transport):
             return False
         self._idle.append(transport)
         return True
@@ -85,6 +85,20 @@ class OneEach:
 
     def idle(self) -> list[Any]:
         return list(self._idle)
+
+
+def _holds_more(transport: Any) -> bool:
+    """Whether more was read than the response: httpcore would take it for the response to the next request.
+
+    Bytes that come later make an idle connection readable, which httpcore sees itself.
+    """
+    try:
+        connection = transport._pool._connections[0]._connection
+        while not hasattr(connection, "_h11_state"):  # a proxy's is one more around it
+            connection = connection._connection
+        return bool(connection._h11_state._receive_buffer._data)  # as `trailing_data`, which costs ten times as much
+    except (AttributeError, IndexError):  # HTTP/2, a mock, or closed already
+        return False
 
 
 class OneForAll:
