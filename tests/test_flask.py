@@ -15,6 +15,7 @@ from flask import Flask, session, stream_with_context
 from markupsafe import Markup
 
 from support.counting import CountingStore
+from unsticky.context import current
 from unsticky.errors import SessionHeadersSent, SettingsError
 from unsticky.flask import SessionInterface, Unsticky
 
@@ -271,6 +272,57 @@ def test_a_streamed_response_reads_and_writes_the_session(app: Flask) -> None:
     # Buffered: the test client closes the response at once, as a server does.
     assert [client.get("/stream", buffered=True).text for _ in range(2)] == ["1", "2"]
     assert client.get("/read").json == {"user": 1, "streamed": 2}
+
+
+def test_each_body_and_its_end_see_their_own_request(app: Flask) -> None:
+    """Two streamed bodies in turns, a request inside of a request, and what is called when a plain response closes."""
+    seen = []
+
+    @app.get("/stream/<name>")
+    def stream(name: str) -> Any:
+        return (f"{name} {_tenant()};" for _ in range(2))
+
+    @app.get("/outer")
+    def outer() -> str:
+        inner = app.test_client().get("/stream/b", headers={"x-tenant": "b"}).text
+        return f"{inner} {_tenant()}"
+
+    @app.get("/plain")
+    def plain() -> Any:
+        response = app.make_response("plain")
+        response.call_on_close(lambda: seen.append(_tenant()))
+        return response
+
+    client = app.test_client()
+    first, second = (client.get(f"/stream/{n}", headers={"x-tenant": n}, buffered=False) for n in "ab")
+    chunks = zip(first.iter_encoded(), second.iter_encoded(), strict=True)
+    assert list(chunks) == [(b"a a;", b"b b;")] * 2
+    assert client.get("/outer", headers={"x-tenant": "a"}).text == "b b;b b; a"
+    client.get("/plain", headers={"x-tenant": "c"}, buffered=True)
+    assert seen == ["c"]
+    assert current.get() is None
+
+
+def _tenant() -> str | None:
+    state = current.get()
+    assert state is not None
+    return state.header("x-tenant")
+
+
+def test_a_middleware_between_flask_and_us_sees_the_request_while_it_sends() -> None:
+    """What it puts into the body's place may be anything."""
+    app = Flask("between")
+    app.config["SECRET_KEY"] = "k"
+    app.get("/")(lambda: "plain")
+    inner = app.wsgi_app
+
+    def between(environ: Any, start_response: Any) -> Iterator[bytes]:
+        for chunk in inner(environ, start_response):
+            yield chunk + f" {_tenant()}".encode()
+
+    app.wsgi_app = between  # type: ignore[method-assign]
+    Unsticky(app, settings={"session": {"store": "memory://"}})
+    assert app.test_client().get("/", headers={"x-tenant": "a"}).text == "plain a"
 
 
 def test_wrong_settings_stop_the_app_at_start_up() -> None:

@@ -27,14 +27,21 @@ class Arrivals:
         names = {deadline_header(text).name for text in options.deadline_headers} | {ENVOY_ATTEMPT, GRPC_ATTEMPT}
         self._raw = {name.encode("latin-1"): name for name in names}
         self._keys = {f"HTTP_{name.upper().replace('-', '_')}": name for name in names}
+        self._absent_from = self._keys.keys().isdisjoint
+        self._always = options.timeout is not None
 
-    def of_asgi(self, headers: Iterable[tuple[bytes, bytes]]) -> Arrival:
-        """`headers`: as ASGI has them, names in lower case."""
+    def of_asgi(self, headers: Iterable[tuple[bytes, bytes]]) -> Arrival | None:
+        """`headers`: as ASGI has them, names in lower case. None: there is nothing to know of it."""
         raw = self._raw
-        return self._of({raw[name]: value.decode("latin-1") for name, value in headers if name in raw})
+        found = {raw[name]: value.decode("latin-1") for name, value in headers if name in raw}
+        if found or self._always:
+            return self._of(found)
+        return Arrival() if self.listens else None
 
-    def of_wsgi(self, environ: WSGIEnvironment) -> Arrival:
-        """`environ`: of the request."""
+    def of_wsgi(self, environ: WSGIEnvironment) -> Arrival | None:
+        """`environ`: of the request. None: there is nothing to know of it."""
+        if self._absent_from(environ.keys()) and not self._always:
+            return None
         return self._of({name: environ[key] for key, name in self._keys.items() if key in environ})
 
     def expired(self, arrival: Arrival) -> bool:
@@ -44,8 +51,6 @@ class Arrivals:
 
     def _of(self, found: Mapping[str, str]) -> Arrival:
         arrival, options = Arrival(), self.options
-        if not found and options.timeout is None:
-            return arrival
         seconds = time_left(found, options)
         if seconds is not None:
             at = self._clock.monotonic() + seconds

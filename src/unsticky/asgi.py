@@ -96,12 +96,13 @@ class WithSession:
         exchange = _Exchange(self, scope, send)
         if self._arrivals is not None and scope["type"] == "http":
             exchange.arrival = arrival = self._arrivals.of_asgi(scope["headers"])
-            if self._arrivals.expired(arrival):
-                await exchange.answer_late()
-                return
-            if self._arrivals.listens:
-                arrival.client = client = AsgiClient(receive)
-                receive = client.receive
+            if arrival is not None:
+                if self._arrivals.expired(arrival):
+                    await exchange.answer_late()
+                    return
+                if self._arrivals.listens:
+                    arrival.client = client = AsgiClient(receive)
+                    receive = client.receive
         if self._at_once:
             session = self.sessions.bind_now(exchange, Session)
         elif self._lazy or (self._excluded and scope["path"].startswith(self._excluded)):

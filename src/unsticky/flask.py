@@ -21,7 +21,7 @@ from werkzeug.exceptions import Conflict, GatewayTimeout, ServiceUnavailable
 from . import errors, wsgi
 from . import settings as settings_module
 from .arrivals import LATE_BODY, Arrivals
-from .context import Deadline, current_deadline
+from .context import Deadline, current, current_deadline
 from .flask_takeover import OldFlaskSessions, secret_keys
 from .load import Meter
 from .pools import Pools
@@ -121,6 +121,7 @@ class SessionInterface(flask.sessions.SessionInterface):
     """
 
     session_class = FlaskSession
+    last_to_see_responses = False  # or may a middleware between Flask and us put something of its own into their place?
 
     def __init__(
         self, options: SessionOptions | Mapping[str, Any] | None = None, *, store: Store | None = None
@@ -154,6 +155,10 @@ class SessionInterface(flask.sessions.SessionInterface):
         session.seal()
         if response.is_streamed:
             response.call_on_close(lambda: self.sessions.commit_late(session))
+        elif self.last_to_see_responses and not getattr(response, "_on_close", True):
+            state = current.get()  # Werkzeug makes a generator of each body: this one has nothing of the app in it
+            if isinstance(state, wsgi.WsgiRequest):
+                state.answered = True
 
     def _commit(self, app: Flask, session: FlaskSession, response: Response) -> bool:
         try:
@@ -345,6 +350,7 @@ class Unsticky:
         app.session_interface = interface
         app.register_error_handler(errors.SessionUnavailable, _as_http)  # of `unsticky.sessions.list`, say
         app.register_error_handler(errors.DeadlineExceeded, _too_late)
+        interface.last_to_see_responses = "wsgi_app" not in vars(app)
         inner = wsgi.InContext(app.wsgi_app, Arrivals(loaded.inbound))
         app.wsgi_app = ReportingApp(inner, state.load) if state.load.on else inner  # type: ignore[method-assign]
         app.extensions["unsticky"] = state

@@ -87,22 +87,22 @@ class Sessions:
 
         `terms`: asked then too, where they are not the same for all requests.
         """
-        return self._bound(inbound, make, self._load, terms)
+        return make.bound(lambda: self._opened(inbound, self._load, terms), self.driver)
 
     def bind_now(self, inbound: Inbound, make: type[S]) -> S:
         """The session of a request on an event loop, of a store that answers at once: asked at the first use."""
-        return self._bound(inbound, make, self._load_now, None)
+        return make.bound(lambda: self._opened(inbound, self._load_now), self.driver)
 
     def bind_lazily(self, inbound: Inbound, make: type[S]) -> S:
         """The session of a request on an event loop, to be loaded by `await session.load()`."""
-        return self._bound(inbound, make, None, None)
+        return make.bound(lambda: self._opened(inbound, None), self.driver)
 
     async def bind_loaded(self, inbound: Inbound, make: type[S]) -> S:
         """The session of a request on an event loop, of a store across the network: asked now, if there is a token.
 
         `request.session` can't wait. An outage is there for whoever uses the session.
         """
-        session = self._bound(inbound, make, None, None)
+        session = self.bind_lazily(inbound, make)
         binding = session.opened()
         assert binding is not None
         if binding.token is not None or self.options.migrate_until is not None:
@@ -111,12 +111,9 @@ class Sessions:
             otel.session_loaded(perf_counter() - started, found=binding.record is not None)
         return session
 
-    def _bound(self, inbound: Inbound, make: type[S], loader: Loader | None, terms: Callable[[], Terms] | None) -> S:
-        def opened() -> Binding:
-            terms_here = self.terms if terms is None else terms()
-            return Binding(inbound, terms_here, loader, self._now, self._random_bytes, self.access.note)
-
-        return make.bound(opened, self.driver)
+    def _opened(self, inbound: Inbound, loader: Loader | None, terms: Callable[[], Terms] | None = None) -> Binding:
+        terms_here = self.terms if terms is None else terms()
+        return Binding(inbound, terms_here, loader, self._now, self._random_bytes, self.access.note)
 
     def _load(self, key: str) -> Record | None:
         started = perf_counter()

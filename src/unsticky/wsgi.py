@@ -6,7 +6,6 @@ import atexit
 import sys
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, Protocol
 
 from . import settings as settings_module
@@ -76,28 +75,32 @@ def _close_if_alive(reference: weakref.ref[_Closable]) -> None:
 
 
 class InContext:
-    """Runs a WSGI app's call, its body and its close in one copied Context, so that request state never leaks."""
+    """Runs a WSGI app's call, and each step and the close of a streamed body, with the state of their request.
+
+    Each of them ends with what was there before: nothing leaks into the server's thread, and requests inside of
+    requests, or bodies that are sent in turns, each see their own.
+    """
 
     def __init__(self, app: WSGIApplication, arrivals: Arrivals) -> None:
         self.app = app
         self._arrivals = arrivals
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        context = copy_context()
         arrival = self._arrivals.of_wsgi(environ)
-        if self._arrivals.expired(arrival):
+        if arrival is not None and self._arrivals.expired(arrival):
             start_response(_LATE, _plain(LATE_BODY))
             return [LATE_BODY]
-        body = context.run(self._run, environ, start_response, arrival)
-        if is_ready(body, environ):
-            arrival.over = True
+        environ["unsticky.deadline"] = None if arrival is None else arrival.deadline
+        state, before = WsgiRequest(environ, arrival), current.get()
+        current.set(state)
+        try:
+            body = self.app(environ, start_response)
+        finally:
+            current.set(before)
+        if state.answered or is_ready(body, environ):
+            state.end()
             return body
-        return _Body(body, context, arrival)
-
-    def _run(self, environ: WSGIEnvironment, start_response: StartResponse, arrival: Arrival) -> Iterable[bytes]:
-        current.set(WsgiRequest(environ, arrival))
-        environ["unsticky.deadline"] = arrival.deadline
-        return self.app(environ, start_response)
+        return _Body(body, state)
 
 
 def _plain(body: bytes, *more: Header) -> Headers:
@@ -110,34 +113,50 @@ def _plain(body: bytes, *more: Header) -> Headers:
 
 
 class _Body:
-    __slots__ = ("_arrival", "_body", "_chunks", "_run")
+    """A body that the app makes while it is sent."""
 
-    def __init__(self, body: Iterable[bytes], context: Context, arrival: Arrival) -> None:
+    __slots__ = ("_body", "_chunks", "_state")
+
+    def __init__(self, body: Iterable[bytes], state: WsgiRequest) -> None:
         self._body = body
-        self._run = context.run
-        self._arrival = arrival
+        self._state = state
 
     def __iter__(self) -> Iterator[bytes]:
         self._chunks = self._run(iter, self._body)
         return self
 
     def __next__(self) -> bytes:
-        return self._run(next, self._chunks)
+        chunk: bytes = self._run(next, self._chunks)
+        return chunk
 
     def close(self) -> None:
-        self._arrival.over = True
+        self._state.end()
         self._run(close, self._body)
+
+    def _run(self, step: Callable[[Any], Any], argument: Any) -> Any:
+        before = current.get()
+        current.set(self._state)
+        try:
+            return step(argument)
+        finally:
+            current.set(before)
 
 
 class WsgiRequest(RequestState):
     """A request, as outbound calls see it."""
 
-    __slots__ = ("_environ", "arrival", "session")
+    __slots__ = ("_environ", "answered", "arrival", "session")
 
-    def __init__(self, environ: WSGIEnvironment, arrival: Arrival) -> None:
+    def __init__(self, environ: WSGIEnvironment, arrival: Arrival | None) -> None:
         self._environ = environ
         self.arrival = arrival
         self.session: Session | None = None
+        self.answered = False  # said by a host: the app has done all it has to, whatever its body looks like
+
+    def end(self) -> None:
+        """The response is complete, or as good as."""
+        if self.arrival is not None:
+            self.arrival.end()
 
     @property
     def cookies(self) -> Mapping[str, str]:

@@ -27,35 +27,27 @@ _OVER = Inbound()
 class Binding:
     """What ties a session object to its request: the token it came with, the record behind it, what was asked for."""
 
-    __slots__ = (
-        "_inbound",
-        "_made",
-        "_random",
-        "_report",
-        "_token",
-        "_token_known",
-        "changed",
-        "closed",
-        "ended",
-        "events",
-        "joining",
-        "loaded",
-        "loader",
-        "now",
-        "old",
-        "old_ended",
-        "owner",
-        "plain",
-        "plural",
-        "record",
-        "rotation",
-        "standing",
-        "terms",
-        "unavailable",
-        "undecodable",
-        "untold",
-        "values",
-    )
+    # Of the class, until they change: most requests change few.
+    _token: Token | None = None
+    _token_known = False
+    _made: Token | None = None  # by one who asked for the id of a session that was not loaded yet
+    loaded = False
+    record: Record | None = None  # the live record that `token` was accepted by, as the store has it
+    plain: Mapping[str, bytes] = NOTHING  # the application's fields, encoded and not sealed
+    values: Mapping[str, Any] = NOTHING  # as decoded: scalars that still are these were not changed
+    plural = False  # has the record fields of ours beside this token's proof? Another proof may be among them
+    undecodable: frozenset[str] = frozenset()  # written by a newer version: left as they are
+    changed = False  # was a key assigned or removed since the last commit?
+    standing = False  # is `token` one that no rotation has replaced, as far as we know?
+    rotation: str | None = None  # "graceful" or "strict"
+    owner: str | None = None  # as set in this request; "" removes it
+    old: OldSession | None = None  # to be taken over by the commit
+    old_ended = False
+    # `token` is new: another request has just taken the same old session over, and this proof of it still stands.
+    joining = ""
+    unavailable: SessionUnavailable | None = None
+    closed = False  # the response's headers are sent
+    untold: Any = None  # what an early commit has for the client, once the headers go out
 
     def __init__(
         self,
@@ -71,33 +63,13 @@ class Binding:
         `report`: is told of a record that the store gave, and that can't be read; only a log can say why.
         """
         self._inbound = inbound
-        self._token: Token | None = None
-        self._token_known = False
-        self._made: Token | None = None  # by one who asked for the id of a session that was not loaded yet
         self._random = random_bytes
         self._report = report
         self.terms = terms
         self.loader = loader
         self.now = now
-        self.loaded = False
-        self.record: Record | None = None  # the live record that `token` was accepted by, as the store has it
-        self.plain: Mapping[str, bytes] = NOTHING  # the application's fields, encoded and not sealed
-        self.values: Mapping[str, Any] = NOTHING  # as decoded: scalars that still are these were not changed
-        self.plural = False  # has the record more than one field of ours? Another proof may be among them
-        self.undecodable: frozenset[str] = frozenset()  # written by a newer version: left as they are
-        self.changed = False  # was a key assigned or removed since the last commit?
         self.ended: list[tuple[str, str | None]] = []  # key and owner of records that clear() or destroy() ended
-        self.standing = False  # is `token` one that no rotation has replaced, as far as we know?
-        self.rotation: str | None = None  # "graceful" or "strict"
-        self.owner: str | None = None  # as set in this request; "" removes it
-        self.old: OldSession | None = None  # to be taken over by the commit
-        self.old_ended = False
-        # `token` is new: another request has just taken the same old session over, and this proof of it still stands.
-        self.joining = ""
-        self.unavailable: SessionUnavailable | None = None
         self.events: list[SessionEvent] = []  # to be told once the commit is done
-        self.closed = False  # the response's headers are sent
-        self.untold: Any = None  # what an early commit has for the client, once the headers go out
 
     @property
     def token(self) -> Token | None:
@@ -175,17 +147,14 @@ class Binding:
     def accept(self, record: Record | None, token: Token) -> bool:
         """Take `record` as this session's, if `token` is one of its tokens and it is alive. Raises UnknownKey."""
         now = self.now()
-        if record is None:
+        if record is None or (proof := accepted_proof(record, token, now)) is None:
             pass
         elif is_over(record, self.terms.lifetime, now):
-            if accepted_proof(record, record.fields, token, now) is not None:
-                self.events.append(SessionEvent("expired", token.key, record.owner))
+            self.events.append(SessionEvent("expired", token.key, record.owner))
         elif (opened := self._opened(record, token)) is not None:
-            proof = accepted_proof(record, opened.others, token, now)
-            if proof is not None:
-                self.standing = stands(proof)
-                self._adopt(record, opened)
-                return True
+            self.standing = stands(proof)
+            self._adopt(record, opened)
+            return True
         self.token = None
         return False
 
@@ -203,20 +172,19 @@ class Binding:
         self._adopt(record, opened)
         return True
 
-    def _opened(self, record: Record, token: Token) -> codec.Decoded | None:
+    def _opened(self, record: Record, token: Token) -> _Opened | None:
         """What the fields say. None: nobody could read them, now or later. Raises UnknownKey."""
         try:
-            return _read(record.fields, self.terms.sealer, token.key)
+            return _read(record.fields, self.terms.sealer, token)
         except StoreError as error:
             self._report(error)
             if isinstance(error, DamagedRecord):
                 return None
             raise
 
-    def _adopt(self, record: Record, decoded: codec.Decoded) -> None:
+    def _adopt(self, record: Record, opened: _Opened) -> None:
         self.record = record
-        self.values, self.plain, others, self.undecodable = decoded
-        self.plural = len(others) > 1
+        self.plain, self.plural, self.values, self.undecodable = opened
 
     def holds_plainly(self) -> bool:
         """Are the values inside as they were loaded? Quick; False is no answer."""
@@ -325,13 +293,29 @@ def _readable(loader: Loader, key: str) -> Record | None:
         return None
 
 
-def _read(fields: Mapping[str, bytes], sealer: Sealer | None, key: str) -> codec.Decoded:
+# The application's fields, encoded; has the record others of ours beside the token's proof; the values; and the names
+# of those that can't be decoded.
+_Opened = tuple[dict[str, bytes], bool, dict[str, Any], frozenset[str]]
+
+
+def _read(fields: Mapping[str, bytes], sealer: Sealer | None, token: Token) -> _Opened:
     """Raises UnknownKey, DamagedRecord for what can't be unsealed."""
-    decoded = codec.decode_all(fields if sealer is None else _unsealed(fields, sealer, key), RESERVED)
-    if decoded.bad and sealer is None and any(decoded.plain[name].startswith(SEALED) for name in decoded.bad):
+    plain = dict(fields)
+    plural = _take_ours_out(plain, token.proof)
+    if sealer is not None:
+        plain = {name: sealer.open(token.key, name, data) for name, data in plain.items()}
+    values, bad = codec.decode_all(plain)
+    if bad and sealer is None and any(plain[name].startswith(SEALED) for name in bad):
         raise UnknownKey("it is encrypted, and no `encryption_keys` are set here")
-    return decoded
+    return plain, plural, values, bad
 
 
-def _unsealed(fields: Mapping[str, bytes], sealer: Sealer, key: str) -> dict[str, bytes]:
-    return {name: data if name.startswith(RESERVED) else sealer.open(key, name, data) for name, data in fields.items()}
+def _take_ours_out(fields: dict[str, bytes], proof: str) -> bool:
+    """Leave the application's fields. Were there any of ours beside `proof`?"""
+    fields.pop(proof, None)
+    if RESERVED not in "".join(fields):  # quick, for it runs at every request
+        return False
+    ours = [name for name in fields if name.startswith(RESERVED)]
+    for name in ours:
+        del fields[name]
+    return bool(ours)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import UUID
 
 from msgspec import MsgspecError
@@ -67,36 +67,26 @@ def decode(data: bytes) -> Any:
         raise ValueError("not a session value") from error
 
 
-class Decoded(NamedTuple):
-    """The fields of a record."""
-
-    values: dict[str, Any]
-    plain: dict[str, bytes]  # the application's fields, as they were given
-    others: list[str]  # names of those that are none of the application's
-    bad: frozenset[str] = frozenset()  # names of those that can't be decoded
+_NONE: frozenset[str] = frozenset()
 
 
-def decode_all(fields: Mapping[str, bytes], others: str) -> Decoded:
-    """Decode all fields but those whose names begin with `others`. Quick, for it runs at every request."""
-    ours = [name for name in fields if name.startswith(others)]
-    plain = dict(fields)
-    for name in ours:
-        del plain[name]
+def decode_all(fields: Mapping[str, bytes]) -> tuple[dict[str, Any], frozenset[str]]:
+    """The values, and the names of those that can't be decoded. Quick, for it runs at every request."""
     try:
-        return Decoded(dict(zip(plain, map(_decode, plain.values()), strict=True)), plain, ours)
+        return dict(zip(fields, map(_decode, fields.values()))), _NONE  # noqa: B905 - strict costs, and is given
     except (MsgspecError, RecursionError, ArithmeticError, TypeError, KeyError, ValueError):
-        return _decode_one_by_one(plain, ours)
+        return _decode_one_by_one(fields)
 
 
-def _decode_one_by_one(plain: dict[str, bytes], ours: list[str]) -> Decoded:
+def _decode_one_by_one(fields: Mapping[str, bytes]) -> tuple[dict[str, Any], frozenset[str]]:
     values: dict[str, Any] = {}
     bad: set[str] = set()
-    for name, data in plain.items():
+    for name, data in fields.items():
         try:
             values[name] = decode(data)
         except ValueError:
             bad.add(name)
-    return Decoded(values, plain, ours, frozenset(bad))
+    return values, frozenset(bad)
 
 
 def are_plainly(values: list[object], datas: Sequence[bytes]) -> bool:

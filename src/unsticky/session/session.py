@@ -38,10 +38,13 @@ class Session(dict[str, Any]):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """As a dict: a session without a request."""
         dict.__init__(self, *args, **kwargs)
+        self._begin(None, None, False)
+
+    def _begin(self, open_binding: Opener | None, driver: Driver | None, pending: bool) -> None:
         self._binding: Binding | None = None
-        self._open: Opener | None = None
-        self._driver: Driver | None = None
-        self._pending = False  # bound, and not used yet or not available
+        self._open = open_binding
+        self._driver = driver
+        self._pending = pending  # bound, and not used yet or not available
         self._accessed = False
         self._modified = False
         self._sealed = False
@@ -50,10 +53,8 @@ class Session(dict[str, Any]):
     @classmethod
     def bound(cls, open_binding: Opener, driver: Driver) -> Self:
         """The session of a request. `open_binding` is called at its first use."""
-        session = cls()
-        session._open = open_binding
-        session._driver = driver
-        session._pending = True
+        session = cls.__new__(cls)  # an empty dict already
+        session._begin(open_binding, driver, True)
         return session
 
     def opened(self) -> Binding | None:
