@@ -118,3 +118,12 @@ def test_picks_are_measured_for_every_balancer(tmp_path: Path) -> None:
     assert found["builds"].keys() >= {"ring_hash/3", "maglev/10000"}
     assert "| naive: least loaded of all |" in done.stdout
     assert "Goal" in done.stdout
+
+
+def test_the_guard_is_measured_beside_a_bare_app() -> None:
+    """With its goal, and whether that is met."""
+    script = BENCHMARK.with_name("guard.py")
+    done = subprocess.run([sys.executable, str(script), "--smoke"], capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    assert "50 modules, 2,500 globals, 1,000 containers" in done.stdout
+    assert "Goal: at most 5 us per request" in done.stdout

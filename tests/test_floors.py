@@ -18,6 +18,7 @@ FLOORS = {
     "rules": GROUND,
     "scalars": GROUND,
     "local": GROUND,
+    "guard": DECISIONS,
     "session": DECISIONS,
     "routing": DECISIONS,
     "settings": WORLD,

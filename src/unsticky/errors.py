@@ -4,6 +4,7 @@
     ├── CheckError                `unsticky check` can not be done: no such app, or it does not start
     │   └── ScriptError           its requests are wrong
     ├── SettingsError             settings are wrong; every problem of the source is listed
+    ├── LocalStateRefused         the guard refused what would stay in this replica (also a PermissionError)
     ├── DiscoveryError            where a pool's endpoints come from could not tell them
     ├── StoreError                a session store could not answer (never: "not found")
     │   └── DamagedRecord         it answered, with a record that can't be read
@@ -71,6 +72,13 @@ class DiscoveryError(UnstickyError):
     """A pool's endpoints could not be told. The message is for logs and users: it holds no secret.
 
     A discovery of your own may raise it to say why; of any other exception only the type is told.
+    """
+
+
+class LocalStateRefused(UnstickyError, PermissionError):
+    """`guard = "enforce"` refused a write that no other replica would see. Nothing was written.
+
+    The message says what to use instead, and how to declare what is local on purpose.
     """
 
 

@@ -351,6 +351,10 @@ class Unsticky:
         app.register_error_handler(errors.SessionUnavailable, _as_http)  # of `unsticky.sessions.list`, say
         app.register_error_handler(errors.DeadlineExceeded, _too_late)
         interface.last_to_see_responses = "wsgi_app" not in vars(app)
+        if loaded.statelessness.guard != "off":
+            from .statelessness.guard import hosts  # not for those who do without
+
+            hosts.guard_flask(app, hosts.guard_of(loaded))
         inner = wsgi.InContext(app.wsgi_app, Arrivals(loaded.inbound))
         app.wsgi_app = ReportingApp(inner, state.load) if state.load.on else inner  # type: ignore[method-assign]
         app.extensions["unsticky"] = state

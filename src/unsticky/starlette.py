@@ -90,6 +90,10 @@ class UnstickyMiddleware(WithSession):
 
     def __init__(self, app: ASGIApp, settings: Source | None = None) -> None:
         loaded = settings_module.load(settings)
+        if loaded.statelessness.guard != "off":
+            from .statelessness.guard import hosts  # not for those who do without
+
+            app = hosts.GuardedAsgi(app, hosts.guard_of(loaded))
         sessions = Sessions(loaded.session)
         lifetime = sessions.terms.lifetime
         arrivals = Arrivals(loaded.inbound, pools=bool(loaded.pools))

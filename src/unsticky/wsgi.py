@@ -45,7 +45,12 @@ class UnstickyMiddleware:
         self.client = self.pools.client()
         self.carrier = carrier(self.settings.session, self.sessions.terms.lifetime)
         self.load = Meter(self.settings.load_report)  # `load.say("named_metrics.queue", 3)`
-        inner = InContext(_WithSession(app, self), Arrivals(self.settings.inbound))
+        inside: WSGIApplication = _WithSession(app, self)
+        if self.settings.statelessness.guard != "off":
+            from .statelessness.guard import hosts  # not for those who do without
+
+            inside = hosts.GuardedWsgi(inside, hosts.guard_of(self.settings), app)
+        inner = InContext(inside, Arrivals(self.settings.inbound))
         self._app: WSGIApplication = ReportingApp(inner, self.load) if self.load.on else inner
         close_at_exit(self)
 

@@ -87,7 +87,7 @@ def test_all_problems_at_once() -> None:
 
 
 ALONE = [
-    ({"zzz": 1}, "zzz: unknown key, allowed: session, pools, inbound, load_report, locality, client"),
+    ({"zzz": 1}, "zzz: unknown key, allowed: session, pools, inbound, load_report, statelessness, locality, client"),
     ({"client": "httpx3"}, 'client: expected one of "httpx", "httpx2", got "httpx3"; did you mean "httpx"?'),
     ({"client": 3}, 'client: expected one of "httpx", "httpx2", got 3'),
     ({"session": 3}, "session: expected a table, got 3"),

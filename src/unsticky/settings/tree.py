@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
+from ..guard.options import StatelessnessOptions
 from ..routing.hop_options import InboundOptions
 from ..routing.options import PoolOptions
 from ..routing.weight_options import ReportingOptions
@@ -26,6 +27,7 @@ class Settings:
     ] = field(default_factory=dict)
     inbound: InboundOptions = field(default_factory=InboundOptions)
     load_report: ReportingOptions = field(default_factory=ReportingOptions)
+    statelessness: StatelessnessOptions = field(default_factory=StatelessnessOptions)
     locality: Annotated[
         str | None,
         Meta(

@@ -55,6 +55,12 @@ _session_events = meter.create_counter(
     "unsticky.session.events", unit="{event}", description="What became of sessions, by unsticky.event."
 )
 
+_violations = meter.create_counter(
+    "unsticky.stateless.violations",
+    unit="{violation}",
+    description="Times that the guard told of state that stays in this process, by stateless.kind and verdict.",
+)
+
 Attributes = dict[str, str | int | float | bool]
 
 
@@ -269,6 +275,14 @@ def session_committed(seconds: float, result: str) -> None:
 def session_event(kind: str) -> None:
     """Something happened to a session; `kind` as in SessionEvent. Counted without saying to which."""
     _session_events.add(1, {"unsticky.event": kind})
+
+
+def stateless_violation(attributes: Mapping[str, str | int | float | bool]) -> None:
+    """The guard found something: noted on the current span, and counted by its kind and verdict alone."""
+    span = trace.get_current_span()
+    if span.is_recording():
+        span.add_event("stateless.violation", attributes)
+    _violations.add(1, {key: attributes[key] for key in ("stateless.kind", "stateless.verdict")})
 
 
 def _add_session_event(span: Span, name: str, seconds: float, attributes: Attributes) -> None:
