@@ -46,9 +46,8 @@ def main(milliseconds: float) -> None:
     busy = Busy()
 
     def app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        began = time.monotonic()
         time.sleep(milliseconds / 1000)
-        busy.worked(time.monotonic() - began)
+        busy.worked(milliseconds / 1000)  # whatever a crowded machine made of it, which makes all replicas slow alike
         start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", "2")])
         return [b"ok"]
 
