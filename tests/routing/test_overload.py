@@ -164,6 +164,20 @@ def test_after_a_total_outage_all_are_back_with_the_first_success() -> None:
     assert all(one.reason == "" for one in pool.snapshot())
 
 
+def test_what_was_seen_in_an_outage_ejects_nobody_after_it() -> None:
+    """The sweep that comes after the outage looks at what came after it, too."""
+    clock = FakeClock()
+    pool = pool_of(TEN, clock)
+    calls(pool, DOWN, 100)
+    clock.advance(9)
+    calls(pool, OK, 10)
+    assert out(pool) == ""
+    clock.advance(9)
+    calls(pool, OK, 1)
+    clock.advance(9)
+    assert out(pool) == ""
+
+
 def test_after_all_were_ejected_the_first_success_is_not_left_alone() -> None:
     """It would have all calls to bear."""
     pool = pool_of("abc", maximum_percent=100)

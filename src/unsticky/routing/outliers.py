@@ -117,8 +117,9 @@ class Outliers:
         Otherwise the few that there was no room to eject, or the first that is back, would have all calls to bear.
         """
         back: Group = (state,) if state.ejected_until is not None else ()
-        if self._out and not self._anybody_well(state):
+        if not self._anybody_well(state):
             back = ejected(self._states.values())
+            self._forget()
         for one in back:
             self.back(one, now)
         end_run(state)
@@ -149,6 +150,10 @@ class Outliers:
                 if state.ejected_until is None:
                     failures = state.observed - state.succeeded
                     self._eject(state, cause, failures, now, overload=overload_mostly(state))
+        self._forget()
+
+    def _forget(self) -> None:
+        """What was observed says no more: the next sweep looks at what comes after."""
         for state in self._seen:
             state.observed = state.succeeded = state.overloaded = 0
         self._seen.clear()
