@@ -22,7 +22,7 @@ def checked(kind: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     """The check of an app of the corpus, from a directory with nothing but the app."""
     path = shutil.copy(CORPUS / kind / f"{name}.py", tmp_path)
     monkeypatch.chdir(tmp_path)
-    found = check(Plan(app=f"{name}:app", script=str(path), isolation=isolation), SystemClock())
+    found = check(Plan(app=f"{name}:app", script=str(path), isolation=isolation, replicas=2), SystemClock())
     left = {entry.name for entry in os.scandir(tmp_path)} - {f"{name}.py", "__pycache__"}
     assert not left, "a check leaves no file behind"
     return found
