@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -16,7 +18,6 @@ from support.upstream import Upstream, closed_port, upstreams
 from unsticky import Pools
 from unsticky.discoverers import Endpoint
 from unsticky.discoverers.file import parsed
-from unsticky.routing.hashing import combine, hash_text
 
 PAGE = (Path(__file__).parents[1] / "docs" / "routing.md").read_text("utf-8")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -168,7 +169,16 @@ def test_a_list_of_endpoints() -> None:
     }  # fmt: skip
 
 
-def test_the_hash_key_that_is_shown() -> None:
-    """Of the command's own arguments."""
-    assert "unsticky pools explain catalog --path /items --header x-tenant=a" in PAGE
-    assert f"hash key: {combine(hash_text('a'), hash_text('/items')):016x}, of header:x-tenant, path" in PAGE
+def test_explaining_from_a_terminal(two: list[Upstream]) -> None:
+    """The command that is shown prints what is shown, the hash key too, but for the ports."""
+    shown = block("unsticky pools explain", "console").splitlines()
+    urls = [*(one.url for one in two), f"http://127.0.0.1:{closed_port()}"]
+    Path(SETTINGS).write_text(
+        f"[pools.catalog]\nendpoints = {urls}\nbalancer = 'ring_hash'\nhash.on = ['header:x-tenant', 'path']\n"
+        "health.path = '/'\n",
+        "utf-8",
+    )
+    arguments = shown[0].removeprefix("$ unsticky ").split()
+    command = [sys.executable, "-m", "unsticky", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert sorted(map(alike, done.stdout.splitlines())) == sorted(map(alike, shown[1:]))
