@@ -18,6 +18,7 @@ from support.counting import CountingStore
 from unsticky.context import current
 from unsticky.errors import SessionHeadersSent, SettingsError
 from unsticky.flask import SessionInterface, Unsticky
+from unsticky.flask_responses import cookie_text
 
 
 @pytest.fixture
@@ -272,6 +273,16 @@ def test_a_streamed_response_reads_and_writes_the_session(app: Flask) -> None:
     # Buffered: the test client closes the response at once, as a server does.
     assert [client.get("/stream", buffered=True).text for _ in range(2)] == ["1", "2"]
     assert client.get("/read").json == {"user": 1, "streamed": 2}
+
+
+@pytest.mark.parametrize("secure", [True, False])
+@pytest.mark.parametrize("expires", [None, datetime(2031, 5, 6, 7, 8, 9, 10, tzinfo=UTC)])
+def test_the_cookie_is_written_as_werkzeug_does(secure: bool, expires: datetime | None) -> None:
+    """Attribute by attribute."""
+    attributes = {"domain": "example.org", "path": "/a", "secure": secure, "httponly": True, "samesite": "Lax"}
+    response = flask.Response()
+    response.set_cookie("session", "aB-_.9", expires=expires, **attributes)
+    assert response.headers["Set-Cookie"] == cookie_text("session", "aB-_.9", expires, attributes)
 
 
 def test_each_body_and_its_end_see_their_own_request(app: Flask) -> None:

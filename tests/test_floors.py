@@ -44,6 +44,7 @@ FLOORS = {
     "reporting": HOSTS,
     "wsgi_body": HOSTS,
     "flask": HOSTS,
+    "flask_responses": HOSTS,
     "flask_takeover": HOSTS,
     "starlette": HOSTS,
     "wsgi": HOSTS,

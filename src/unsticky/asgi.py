@@ -74,11 +74,11 @@ class WithSession:
     def varied(self, headers: Iterable[tuple[bytes, bytes]]) -> ByteHeaders:
         """`headers` of a response that depends on its session."""
         kept = [*headers]
-        _rewrite(kept, b"vary", self._vary_on)
+        if _have(kept, b"vary"):
+            _rewrite(kept, b"vary", lambda vary: vary_on(vary, self.form.varies_on))
+        else:
+            kept.append((b"vary", self.form.varies_on.encode("latin-1")))
         return kept
-
-    def _vary_on(self, vary: str | None) -> str:
-        return vary_on(vary, self.form.varies_on)
 
     @cached_property
     def _at_once(self) -> bool:
@@ -270,12 +270,15 @@ class _Exchange(Inbound, RequestState):
         """`headers` with those that tell the client what became of its session."""
         host, session = self._host, self.session
         given = token_header(committed, host.form, host.sessions.signer, dict.get(session, "_permanent"))
-        added = [given] if given is not None else []
+        added = [] if given is None else [given]
         if committed.took_over and host.old_cookies is not None:
             presented = (name for name in host.old_cookies.names if cookie_values(self._headers("cookie"), name))
             added += [deletion for name in presented for deletion in _ended(name, host.form)]
         if added:
-            _rewrite(headers, b"cache-control", uncached)
+            if _have(headers, b"cache-control"):
+                _rewrite(headers, b"cache-control", uncached)
+            else:
+                headers.append((b"cache-control", b"no-store"))
             headers += [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in added]
         return headers
 
@@ -328,10 +331,12 @@ def _ended(name: str, form: Carrier) -> list[Header]:
     return [CookieFormat(name=name).delete()]
 
 
-def _rewrite(headers: ByteHeaders, name: bytes, rewrite: Callable[[str | None], str]) -> None:
-    """Give the header `name` another value, in place; several of that name become one."""
+def _have(headers: ByteHeaders, name: bytes) -> bool:
+    return name in [key.lower() for key, _ in headers]
+
+
+def _rewrite(headers: ByteHeaders, name: bytes, rewrite: Callable[[str], str]) -> None:
+    """Give the header `name`, which is there, another value, in place; several of that name become one."""
     values = [value for key, value in headers if key.lower() == name]
-    if values:
-        headers[:] = [header for header in headers if header[0].lower() != name]
-    before = b", ".join(values).decode("latin-1") if values else None
-    headers.append((name, rewrite(before).encode("latin-1")))
+    headers[:] = [header for header in headers if header[0].lower() != name]
+    headers.append((name, rewrite(b", ".join(values).decode("latin-1")).encode("latin-1")))

@@ -22,13 +22,14 @@ from . import errors, wsgi
 from . import settings as settings_module
 from .arrivals import LATE_BODY, Arrivals
 from .context import Deadline, current, current_deadline
+from .flask_responses import answer, cookie_text, forbid_caching, vary_on
 from .flask_takeover import OldFlaskSessions, secret_keys
 from .load import Meter
 from .pools import Pools
 from .reporting import ReportingApp
 from .session.binding import Binding
 from .session.commit import Committed, Cookie
-from .session.cookie import HeaderFormat, cookie_values, prefixed, uncached
+from .session.cookie import HeaderFormat, cookie_values, prefixed
 from .session.inbound import Device, Inbound, OldSession
 from .session.operations import Steps
 from .session.options import CookieOptions, SessionOptions
@@ -164,13 +165,13 @@ class SessionInterface(flask.sessions.SessionInterface):
         try:
             committed = self.sessions.commit(session)
         except errors.SessionUnavailable as error:
-            _answer(response, 503, UNAVAILABLE_BODY)
+            answer(response, 503, UNAVAILABLE_BODY)
             response.headers["Retry-After"] = str(error.retry_after)
             return False
         except errors.SessionLimitReached:
-            _answer(response, 409, LIMIT_BODY)
+            answer(response, 409, LIMIT_BODY)
             return False
-        _vary_on(response, "Cookie" if self.header is None else self.header.name)
+        vary_on(response, "Cookie" if self.header is None else self.header.name)
         token = self._token_to_send(app, session, committed)
         if token is not None or committed.cookie is Cookie.DELETE or committed.took_over:
             self._tell_client(app, session, committed, token, response)
@@ -180,9 +181,10 @@ class SessionInterface(flask.sessions.SessionInterface):
         self, app: Flask, session: FlaskSession, committed: Committed, token: Token | None, response: Response
     ) -> None:
         attributes, name = self._attributes(app, self.options.cookie), self.get_cookie_name(app)
-        old = super().get_cookie_name(app)
-        if committed.took_over and (self.header is not None or old != name):
-            response.delete_cookie(old, **self._attributes(app, CookieOptions()))
+        if committed.took_over:
+            old = super().get_cookie_name(app)
+            if self.header is not None or old != name:
+                response.delete_cookie(old, **self._attributes(app, CookieOptions()))
         if self.header is not None:
             ends = committed.cookie is Cookie.DELETE
             if token is not None or ends:
@@ -192,8 +194,8 @@ class SessionInterface(flask.sessions.SessionInterface):
             response.delete_cookie(name, **attributes)
         elif token is not None:
             expires = self.get_expiration_time(app, session)
-            response.set_cookie(name, _signer(app).dumps(token), expires=expires, **attributes)
-        response.headers["Cache-Control"] = uncached(response.headers.get("Cache-Control"))
+            response.headers.add("Set-Cookie", cookie_text(name, _signer(app).dumps(token), expires, attributes))
+        forbid_caching(response)
 
     def _token_to_send(self, app: Flask, session: FlaskSession, committed: Committed) -> Token | None:
         if isinstance(committed.cookie, Token):
@@ -275,31 +277,11 @@ class _Inbound(Inbound):
         return wsgi.device_of(self._request.environ)
 
 
-def _vary_on(response: Response, header: str) -> None:
-    if "Vary" in response.headers:
-        response.vary.add(header)
-    else:  # the usual case, without Werkzeug's set of headers
-        response.headers.add("Vary", header)
-
-
 def _signer(app: Flask) -> TokenSigner:
     return _signer_of(secret_keys(app))
 
 
 _signer_of = lru_cache(maxsize=16)(TokenSigner)  # a key's derivation costs more than a signature
-
-
-def _answer(response: Response, status: int, body: bytes) -> None:
-    """Turn `response` into another one in place: after the view and its hooks, no other can take its place."""
-    close = getattr(response.response, "close", None)
-    if close is not None:
-        close()
-    response.direct_passthrough = False
-    response.headers.clear()
-    response.status_code = status
-    response.mimetype = "text/plain"
-    response.set_data(body)
-    response.headers["Cache-Control"] = "no-store"
 
 
 class AppState:

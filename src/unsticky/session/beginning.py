@@ -58,7 +58,7 @@ def _created(session: Session, binding: Binding) -> Steps[tuple[Token, Record, M
 
 
 def _encoded_all(session: Session, binding: Binding) -> dict[str, bytes]:
-    fields = {name: codec.encode(value, f"session[{name!r}]") for name, value in dict.items(session)}
+    fields = {name: codec.encode_field(name, value) for name, value in dict.items(session)}
     check_sizes(binding, fields)
     return fields
 

@@ -35,12 +35,18 @@ _TUPLE, _SET, _FROZENSET, _MARKUP, _UUID, _DATETIME, _DATE, _TIME, _TIMEDELTA, _
 
 def encode(value: object, path: str) -> bytes:
     """`value` as bytes. Raises SessionValueError, which names the place below `path`, for what can't be kept."""
-    if type(value) in _ATOMS and type(value) is not str:
-        return _encode(value)
     try:
         return _encode(_tag(value, 0))
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise SessionValueError(_explain(value, path, error)) from None
+
+
+def encode_field(name: str, value: object) -> bytes:
+    """`encode`, of what a session holds under `name`."""
+    try:
+        return _encode(_tag(value, 0))
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise SessionValueError(_explain(value, f"session[{name!r}]", error)) from None
 
 
 class _Refused(TypeError):

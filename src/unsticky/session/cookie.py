@@ -82,9 +82,7 @@ class CookieFormat:
 
     def set(self, value: str, permanent: bool | None = None) -> Header:
         """Set-Cookie, its attributes in the order that Starlette writes them."""
-        age = self._age(permanent)
-        lasts = "" if age is None else f"Max-Age={age}; "
-        return "Set-Cookie", f"{self.name}={value}; path={self.path}; {lasts}{self._flags}"
+        return "Set-Cookie", f"{self.name}={value}{self._attributes_of[None if permanent is None else bool(permanent)]}"
 
     def delete(self) -> Header:
         """The same cookie, ended: browsers ignore a deletion whose attributes differ from the cookie's."""
@@ -99,6 +97,13 @@ class CookieFormat:
         if permanent is None:
             return self.max_age
         return (self.max_age or self.lasting_age) if permanent else None
+
+    @cached_property
+    def _attributes_of(self) -> dict[bool | None, str]:
+        """What stands behind the value, by the session's own choice to be permanent."""
+        ages = {choice: self._age(choice) for choice in (None, False, True)}
+        lasts = {choice: "" if age is None else f"Max-Age={age}; " for choice, age in ages.items()}
+        return {choice: f"; path={self.path}; {lasts[choice]}{self._flags}" for choice in ages}
 
     @cached_property
     def _attributes(self) -> dict[str, object]:

@@ -41,6 +41,8 @@ class Change:
     # The record as it was loaded, which may be old by now. A hint: a store may write if its record is still this one,
     # instead of reading it again.
     base: Record | None = None
+    # What the change makes of `base`, if whoever asks for it has worked that out: no store has to do it again.
+    after: Record | None = None
 
 
 class Applied(Enum):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import NamedTuple
 
 from ..errors import StoreError
 from . import codec
@@ -20,25 +21,57 @@ from .writing import UNUSED, Committed, Cookie, changed, check_sizes, device, ke
 _ABSENT = object()
 
 
+class _Planned(NamedTuple):
+    """What an update asks of the store, and what it is made of."""
+
+    change: Change
+    fields: Mapping[str, bytes]  # of the application, encoded and not sealed
+    rotated: Token | None  # the token to give out from now on
+
+
 def update(session: Session, binding: Binding) -> Steps[Committed]:
-    record, token = binding.record, binding.token
+    planned = _planned(session, binding)
+    if isinstance(planned, Committed):
+        return planned
+    change, record, token = planned.change, binding.record, binding.token
     assert record is not None
     assert token is not None
-    now = binding.now()
+    if change.owner:
+        yield from register(change.owner, token.key, binding.now(), binding.terms)
+    try:
+        applied = yield Update(token.key, change)
+    except StoreError:
+        if not _only_reads(binding, planned):
+            raise
+        # A request that only read has its answer. A renewal that failed may have been applied.
+        return Committed(Cookie.KEEP, None if change.put else _sendable(binding))
+    if applied is Applied.CONFLICT:
+        return (yield from _without_proofs(session, binding, planned))
+    done = _settle(session, binding, planned, applied)
+    if applied is Applied.APPLIED and (change.owner is not None or record.owner):
+        yield from _keep_account(binding, record, change, binding.now())
+    return done
+
+
+def _planned(session: Session, binding: Binding) -> _Planned | Committed:
+    """The change to make; or that there is nothing to do."""
+    record, token, now = binding.record, binding.token, binding.now()
+    assert record is not None
+    assert token is not None
+    lifetime = binding.terms.lifetime
     fields, drop = field_changes(session, binding)
     if binding.closed and not (fields or drop):
         return UNUSED  # the second commit, after the body
     rotated, strict = _rotation(binding, record, token, now)
     put, gone, expect = _proofs(binding, record, token, now, rotated, strict)
-    touches = binding.terms.lifetime.touch_due(record, now)
+    touches = lifetime.touch_due(record, now)
     if not (fields or drop or put or gone or touches or binding.owner is not None):
         return Committed(Cookie.KEEP, _sendable(binding))
     if fields:
         check_sizes(binding, fields, binding.plain, drop)
         put.update(stored(binding, token.key, fields))
     if binding.owner:
-        yield from register(binding.owner, token.key, now, binding.terms)
-        put |= device(binding, token.key)
+        put.update(device(binding, token.key))
     if binding.standing and rotated is None and not binding.closed:
         # The cookie is sent again: not if a rotation has come between, or it would replace its successor.
         expect = _as_it_was(record, token)
@@ -48,13 +81,15 @@ def update(session: Session, binding: Binding) -> Steps[Committed]:
         drop=drop | gone,
         expect=expect,
         touched=now if touches else None,
-        expires=binding.terms.lifetime.expires(record.created, now) if touches else None,
+        expires=lifetime.expires(record.created, now) if touches else None,
         owner=binding.owner,
         raise_generation=strict,
         delete_if_only=RESERVED if drop and _is_empty(session, binding, record) else None,
         base=record,
     )
-    return (yield from _written(session, binding, change, fields, rotated))
+    if change.delete_if_only is None:
+        change.after = changed(record, change)
+    return _Planned(change, fields, rotated)
 
 
 def _rotation(binding: Binding, record: Record, token: Token, now: float) -> tuple[Token | None, bool]:
@@ -96,7 +131,7 @@ def field_changes(session: Session, binding: Binding) -> tuple[dict[str, bytes],
         if values.get(name, _ABSENT) is value and not (lent and _is_other(value, plain[name])):
             continue
         loaded = plain.get(name)
-        data = codec.encode(value, f"session[{name!r}]")
+        data = codec.encode_field(name, value)
         if data != loaded and (loaded is None or data != _encoded_again(loaded)):
             put[name] = data
     if plain.keys() <= dict.keys(session):
@@ -123,41 +158,21 @@ def _is_empty(session: Session, binding: Binding, record: Record) -> bool:
     return not (dict.__len__(session) or binding.undecodable or owner)
 
 
-def _written(
-    session: Session, binding: Binding, change: Change, fields: Mapping[str, bytes], rotated: Token | None
-) -> Steps[Committed]:
-    record = binding.record
-    assert record is not None
-    try:
-        applied = yield Update(binding.current_token().key, change)
-    except StoreError:
-        if not _only_reads(binding, change, fields):
-            raise
-        # A request that only read has its answer. A renewal that failed may have been applied.
-        return Committed(Cookie.KEEP, None if change.put else _sendable(binding))
-    if applied is Applied.CONFLICT:
-        return (yield from _without_proofs(session, binding, change, fields))
-    done = _settle(session, binding, change, applied, fields, rotated)
-    if applied is Applied.APPLIED and (change.owner is not None or record.owner):
-        yield from _keep_account(binding, record, change, binding.now())
-    return done
-
-
-def _only_reads(binding: Binding, change: Change, fields: Mapping[str, bytes]) -> bool:
+def _only_reads(binding: Binding, planned: _Planned) -> bool:
     """Is it all ours, and nothing of the app's: the time of the last use, a renewal, the end of other tokens?"""
-    asked = binding.rotation or binding.joining or change.owner is not None
-    return not (asked or fields or any(not name.startswith(RESERVED) for name in change.drop))
+    asked = binding.rotation or binding.joining or planned.change.owner is not None
+    return not (asked or planned.fields or any(not name.startswith(RESERVED) for name in planned.change.drop))
 
 
-def _without_proofs(
-    session: Session, binding: Binding, change: Change, fields: Mapping[str, bytes]
-) -> Steps[Committed]:
+def _without_proofs(session: Session, binding: Binding, planned: _Planned) -> Steps[Committed]:
     """The token was ended meanwhile, by another one that was presented at the same time: write what is ours alone."""
+    change, fields, _ = planned
     token = binding.current_token()
     proofs = {name for name in change.put if name.startswith(RESERVED)}
     put = {name: data for name, data in change.put.items() if name not in proofs}
-    change = replace(change, put=put, drop=frozenset(n for n in change.drop if not n.startswith(RESERVED)), expect={})
-    done = _settle(session, binding, change, (yield Update(token.key, change)), fields, None)
+    drop = frozenset(name for name in change.drop if not name.startswith(RESERVED))
+    change = replace(change, put=put, drop=drop, expect={}, after=None)
+    done = _settle(session, binding, _Planned(change, fields, None), (yield Update(token.key, change)))
     if binding.record is not None:
         binding.record = _without(binding.record, token.proof)
         binding.standing = False
@@ -169,14 +184,8 @@ def _without(record: Record, proof: str) -> Record:
     return replace(record, fields={name: data for name, data in record.fields.items() if name != proof})
 
 
-def _settle(
-    session: Session,
-    binding: Binding,
-    change: Change,
-    applied: Applied,
-    fields: Mapping[str, bytes],
-    rotated: Token | None,
-) -> Committed:
+def _settle(session: Session, binding: Binding, planned: _Planned, applied: Applied) -> Committed:
+    change, fields, rotated = planned
     record, token, joins = binding.record, binding.token, bool(binding.joining)
     assert record is not None
     if applied is Applied.EMPTIED:
@@ -188,7 +197,7 @@ def _settle(
         binding.begin_anew()
         dict.clear(session)
         return Committed(Cookie.KEEP, lost=bool(change.put or change.drop))
-    after = changed(record, change)
+    after = change.after or changed(record, change)
     plain = {**binding.plain, **fields}
     for name in change.drop:
         plain.pop(name, None)

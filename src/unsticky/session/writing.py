@@ -84,7 +84,7 @@ def check_sizes(
 
 
 def _size(fields: Mapping[str, bytes]) -> int:
-    return sum(map(len, fields)) + sum(map(len, fields.values()))
+    return len("".join(fields)) + sum(map(len, fields.values()))
 
 
 def changed(record: Record, change: Change) -> Record:
@@ -94,12 +94,12 @@ def changed(record: Record, change: Change) -> Record:
         fields.pop(name, None)
     fields.update(change.put)
     return Record(
-        fields=fields,
-        created=record.created,
-        touched=record.touched if change.touched is None else change.touched,
-        expires=record.expires if change.expires is None else max(change.expires, record.expires),
-        owner=(change.owner or None) if change.owner is not None else record.owner,
-        generation=record.generation + change.raise_generation,
+        fields,
+        record.created,
+        record.touched if change.touched is None else max(change.touched, record.touched),
+        record.expires if change.expires is None else max(change.expires, record.expires),
+        record.owner if change.owner is None else change.owner or None,
+        record.generation + change.raise_generation,
     )
 
 

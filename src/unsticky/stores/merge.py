@@ -11,6 +11,8 @@ def merge(record: Record | None, change: Change, now: float) -> tuple[Applied, R
     """What became of `change`, and the record to write (only with APPLIED). The reference for every store."""
     if record is None or record.expires <= now or record.generation != change.generation:
         return Applied.GONE, None
+    if record is change.base and change.after is not None:
+        return Applied.APPLIED, change.after
     for name, value in change.expect.items():
         if record.fields.get(name) != value:
             return Applied.CONFLICT, None

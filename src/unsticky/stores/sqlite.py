@@ -68,10 +68,10 @@ class SqliteStore:
         return self._pool.run(_create, key, record, self._now())
 
     def update(self, key: str, change: Change) -> Applied:
-        check_names(change.put, change.drop, change.expect)
         now = self._now()
         if change.base is not None and self._pool.run(_update_unchanged, key, change, change.base, now):
             return Applied.APPLIED
+        check_names(change.put, change.drop, change.expect)
         applied: Applied = self._pool.run(_in_transaction, _update, key, change, now)
         return applied
 
@@ -130,7 +130,6 @@ class AsyncSqliteStore:
         return created
 
     async def update(self, key: str, change: Change) -> Applied:
-        check_names(change.put, change.drop, change.expect)
         now = self._now()
         if change.base is not None and not self._writer.active:
             try:
@@ -138,6 +137,7 @@ class AsyncSqliteStore:
                     return Applied.APPLIED
             except BusyError:
                 pass
+        check_names(change.put, change.drop, change.expect)
         applied: Applied = await self._write(_update, key, change, now)
         return applied
 
@@ -209,6 +209,8 @@ def _update(connection: sqlite3.Connection, key: str, change: Change, now: float
 
 def _update_unchanged(connection: sqlite3.Connection, key: str, change: Change, base: Record, now: float) -> bool:
     """In one statement, if the row still holds what was loaded; False, and nothing written, if it does not."""
+    if change.after is None:  # else the names in it are good: they came out of a store, or are encoded below
+        check_names(change.put, change.drop, change.expect)
     applied, record = merge(base, change, now)
     if applied is not Applied.APPLIED or record is None:
         return False
