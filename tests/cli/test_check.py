@@ -96,6 +96,22 @@ def test_a_suspect_fails_with_strict_only(tmp_path: Path) -> None:
 FACTORY = CLEAN.replace("app = ", "def create_app():\n    return ")
 
 
+def test_what_the_settings_declare_counts_as_well(tmp_path: Path) -> None:
+    """What the guard leaves alone is no suspect here either; and settings that are wrong are said."""
+    buffer = 'from flask import Flask\napp = Flask(__name__)\nBUFFER = []\n@app.post("/log")\ndef log():\n'
+    app = buffer + "    BUFFER.append(1)\n    return 'ok'\n"
+    script = 'SCRIPT = [("POST", "/log"), ("POST", "/log"), ("POST", "/log")]'
+    arguments = ("shop:app", "--script", "flows.py", "--strict")
+    assert run(tmp_path, *arguments, app=app, script=script).returncode == 1
+    (tmp_path / "unsticky.toml").write_text('[statelessness]\nallow = ["shop:BUFFER"]\n')
+    done = run(tmp_path, *arguments, app=app, script=script)
+    assert done.returncode == 0, done.stdout
+    (tmp_path / "unsticky.toml").write_text("[statelessness]\nalow = []\n")
+    done = run(tmp_path, *arguments, app=app, script=script)
+    assert done.returncode == 2
+    assert 'did you mean "allow"' in done.stderr
+
+
 def test_a_factory(tmp_path: Path) -> None:
     done = run(tmp_path, "shop:create_app()", "--script", "flows.py", app=FACTORY)
     assert done.returncode == 0, done.stderr

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..clock import SystemClock
-from ..errors import CheckError
+from ..errors import CheckError, SettingsError
 from .progress import Progress
 
 if TYPE_CHECKING:
+    from ..statelessness.check import Plan
+
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 _MANY: dict[str, Any] = {"action": "append", "default": []}
@@ -29,7 +31,8 @@ A script is a Python file:
   ]
 
 Cookies are kept as a browser keeps them. Sessions of unsticky go to a store of the check's own. Databases of your own
-are what all replicas share: empty them with --reset, and name files that all replicas see with --shared.
+are what all replicas share: empty them with --reset, and name files that all replicas see with --shared. What
+[statelessness] of the settings that are found here says of `packages`, `shared` and `allow` counts as well.
 
 exit status: 0 no counter-example, 1 proven (or suspected, with --strict), 2 the check could not be done
 
@@ -73,20 +76,14 @@ def add_to(commands: Commands) -> None:
 
 def check(options: argparse.Namespace) -> int:
     from ..statelessness import report  # not for those who ask for something else
-    from ..statelessness.check import Plan
     from ..statelessness.check import check as checked_app
     from ..statelessness.findings import Verdict
 
-    plan = Plan(
-        app=options.app, script=options.script, replicas=options.replicas, isolation=options.isolate,
-        shared=tuple(options.shared), packages=tuple(options.package), allow=tuple(options.allow),
-        ignore=tuple(options.ignore), reset=options.reset, timeout=options.timeout, keep_store=options.keep_store,
-    )  # fmt: skip
     progress = Progress("request", "sent")
     try:
         with progress:
-            found = checked_app(plan, SystemClock(), asked=progress.add)
-    except CheckError as error:
+            found = checked_app(_plan(options), SystemClock(), asked=progress.add)
+    except (CheckError, SettingsError) as error:
         print(f"unsticky check: {error}", file=sys.stderr)
         return 2
     if options.json:
@@ -99,3 +96,17 @@ def check(options: argparse.Namespace) -> int:
         print("\n".join(report.lines(found, everything=options.verbose)))
     failed = found.of(Verdict.PROVEN) or (options.strict and found.of(Verdict.SUSPECT))
     return 1 if failed else 0
+
+
+def _plan(options: argparse.Namespace) -> Plan:
+    """As the arguments say, with what the settings declare. Raises SettingsError."""
+    from .. import settings
+    from ..statelessness.check import Plan
+
+    declared = settings.load().statelessness
+    return Plan(
+        app=options.app, script=options.script, replicas=options.replicas, isolation=options.isolate,
+        shared=(*options.shared, *declared.shared), packages=tuple(options.package) or declared.packages,
+        allow=(*options.allow, *declared.allow), ignore=tuple(options.ignore), reset=options.reset,
+        timeout=options.timeout, keep_store=options.keep_store,
+    )  # fmt: skip

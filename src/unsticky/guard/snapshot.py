@@ -20,9 +20,9 @@ from ..local import is_replica_local
 
 SMALL = 8  # items of a dict or list that are looked at one by one
 MOST_ITEMS = 1024  # of them, in all
-PART = 1000  # variables and items, or a few more
-MOST_PARTS = 50
-TURNS = 4  # looks until all parts had their turn: lengths cost little, and are compared in each
+PART = 500  # variables and items, or a few more
+MOST_PARTS = 100
+TURNS = 8  # looks until all parts had their turn: lengths cost little, and are compared in each
 _ATOMS = frozenset({str, bytes, int, float, complex, bool, type(None)})
 _LENGTHS = frozenset(
     {dict.__len__, list.__len__, set.__len__, deque.__len__, bytearray.__len__}

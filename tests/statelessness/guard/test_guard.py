@@ -138,6 +138,11 @@ async def write(request):
     return PlainTextResponse("written")
 
 
+def write_in_a_thread(request):
+    Path("upload.bin").write_text("local")
+    return PlainTextResponse("written")
+
+
 async def state(request):
     request.app.state.visits = getattr(request.app.state, "visits", 0) + 1
     return PlainTextResponse(str(request.app.state.visits))
@@ -149,7 +154,7 @@ async def refused(request, error):
 
 app = Starlette(
     routes=[Route("/see/{name}", see), Route("/slow", slow), Mount("/files", routes=[Route("/write", write)]),
-            Route("/state", state)],
+            Route("/state", state), Route("/thread", write_in_a_thread)],
     exception_handlers={PermissionError: refused},
 )
 """
@@ -391,6 +396,7 @@ def test_enforce_in_starlette(home: Path) -> None:
         answer = client.get("/files/write")
         assert answer.status_code == 507
         assert answer.text.startswith("LocalStateRefused: GET */write would write the local file")
+        assert client.get("/thread").text.startswith("LocalStateRefused: GET /thread would write")
         answer = client.get("/state")
         assert "app.state.visits can't be changed after the first request" in answer.text
     assert not (home / "upload.bin").exists()

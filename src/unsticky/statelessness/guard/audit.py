@@ -27,18 +27,18 @@ _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 class Record:
     """What one request does. It is found by its Context, so tasks and threads that it starts count as the request."""
 
-    __slots__ = ("alone", "before", "guard", "left", "naming", "number", "over", "temporary", "written")
+    # Most requests change nothing of this: what is not set costs nothing.
+    naming: Callable[[], str] | None = None
+    number = 0
+    alone = False
+    before: Any = None  # fingerprints of the armed variables
+    written: dict[str, Any] | None = None  # by path
+    temporary: set[str] | None = None  # paths that `tempfile` made
+    left = False
+    over = False
 
     def __init__(self, guard: Watching) -> None:
         self.guard = guard
-        self.naming: Callable[[], str] | None = None
-        self.number = 0
-        self.alone = False
-        self.before: Any = None  # fingerprints of the armed variables
-        self.written: dict[str, Any] | None = None  # by path
-        self.temporary: set[str] | None = None  # paths that `tempfile` made
-        self.left = False
-        self.over = False
 
     @property
     def endpoint(self) -> str:
