@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import io
+import os
 import signal
 import threading
 from collections.abc import Generator, Iterator
@@ -354,3 +355,62 @@ def test_fallbacks(three: list[Upstream]) -> None:
         assert isinstance(found.unsticky["error"], requests.ConnectionError)  # type: ignore[attr-defined]
         with session.get("http://last/x", stream=True) as streamed:
             assert b"".join(streamed.iter_content(4)) == b'{"items": []}'
+
+
+def test_a_broken_body_is_tried_again(three: list[Upstream]) -> None:
+    """With buffer_body, on another endpoint; without, it is the caller's trouble."""
+    three[0].behave("truncated")
+    with session_over(first_then_second(three), retry={**NOWAIT, "buffer_body": 10_000}) as (pools, session):
+        answer = session.get("http://catalog/", stream=True)
+        assert in_flight(pools) == 0
+        assert (answer.json()["port"], answer.unsticky["attempts"]) == (three[1].port, 2)  # type: ignore[attr-defined]
+        with call_options(buffer_body=0), pytest.raises(requests.RequestException):
+            session.get("http://catalog/")
+        with call_options(retry=False), pytest.raises(requests.RequestException):
+            session.get("http://catalog/")
+
+
+def test_a_body_that_is_late_is_tried_again(three: list[Upstream]) -> None:
+    """An attempt's time covers what is read first of its body."""
+    three[0].behave("slow", seconds=30)
+    retry = {**NOWAIT, "buffer_body": 10_000, "attempt_timeout": "500ms"}
+    with session_over(first_then_second(three), retry=retry) as (_, session):
+        assert session.get("http://catalog/").json()["port"] == three[1].port
+
+
+@pytest.mark.parametrize(("limit", "held"), [(1000, 0), (25, 1)])
+def test_bodies_read_first_are_the_same(limit: int, held: int, three: list[Upstream]) -> None:
+    """Short, long, of unknown length or packed; whether read at once, in pieces or by lines."""
+    with session_over([three[0].url], retry={**NOWAIT, "buffer_body": limit}) as (pools, session):
+        three[0].behave("chunked", chunks=10)
+        expected = b"".join(b"%010d" % number for number in range(10))
+        answer = session.get("http://catalog/", stream=True)
+        assert in_flight(pools) == held
+        assert b"".join(answer.iter_content(7)) == expected
+        assert session.get("http://catalog/").content == expected
+        assert session.get("http://catalog/", stream=True).raw.read(12) == expected[:12]
+        three[0].behave("gzip")
+        assert session.get("http://catalog/").text == "unpacked"
+        three[0].behave("status", status=200, body="a\nb")
+        assert list(session.get("http://catalog/", stream=True).iter_lines()) == [b"a", b"b"]
+        assert session.head("http://catalog/").status_code == 200
+        assert three[0].seen()["accepted"] < 20
+        gc.collect()
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_forked_child_has_connections_of_its_own(three: list[Upstream]) -> None:
+    """As under gunicorn --preload: on a shared connection each would get the other's answers."""
+    with session_over([three[0].url]) as (_, session):
+        assert session.get("http://catalog/").status_code == 200
+        accepted = three[0].seen()["accepted"]
+        child = os.fork()
+        if child == 0:  # pragma: no cover - another process
+            status = 1
+            try:
+                status = int(session.get("http://catalog/child").json()["path"] != "/child")
+            finally:
+                os._exit(status)
+        assert os.waitpid(child, 0)[1] == 0
+        assert session.get("http://catalog/parent").json()["path"] == "/parent"
+        assert three[0].seen()["accepted"] == accepted + 2  # the child's, and that of the counters themselves

@@ -15,16 +15,18 @@ import requests
 import requests.adapters
 from requests.cookies import RequestsCookieJar, extract_cookies_to_jar
 from requests.utils import get_encoding_from_headers
-from urllib3 import HTTPResponse, Timeout
-from urllib3.exceptions import MaxRetryError, NewConnectionError
+from urllib3 import HTTPHeaderDict, HTTPResponse, Timeout
+from urllib3.exceptions import HTTPError, MaxRetryError, NewConnectionError, ReadTimeoutError
 from urllib3.exceptions import SSLError as HandshakeError
 
 from . import errors
 from ._transport import Library, SyncDriver
+from ._transport.exchange import Exchange
 from ._transport.streams import OpenBody
 from .pools import Pools
-from .routing.call import Failure
+from .routing.call import Failure, Outcome, Read
 from .routing.failover_options import FallbackOptions
+from .worker import in_forked_children
 
 __all__ = [
     "AttemptsFailed",
@@ -236,6 +238,13 @@ class _Below:
     """The innermost hop: requests' own adapter, one connection pool per endpoint and TLS name, without its retries."""
 
     def __init__(self) -> None:
+        self._of_parents: list[Any] = []
+        self._forget()
+        in_forked_children(self._forget)
+
+    def _forget(self) -> None:
+        """Connections are not shared with a parent process; its own are kept and never used."""
+        self._of_parents.append(vars(self).get("adapter"))
         self.adapter = _Adapter(pool_connections=1024, pool_maxsize=256, max_retries=0)
 
     def handle_request(self, hop: httpx.Request) -> _Answer:
@@ -327,6 +336,9 @@ class _Requests(Library):
     def raised(self, error: errors.RoutingError, last: Failure | None, request: Any) -> errors.RoutingError:
         return super().raised(error, last, request.extensions[_CALL].request)
 
+    def late(self, text: str, request: Any) -> Exception:
+        return requests.ReadTimeout(text, request=request.extensions[_CALL].request)
+
     def replayable(self, stream: Any) -> bool:
         return bool(stream.replayable)
 
@@ -351,9 +363,74 @@ def _unsent(error: requests.ConnectionError) -> bool:
     return isinstance(cause, (NewConnectionError, HandshakeError))
 
 
+class _Undecoded:
+    """The body of urllib3's response as it comes, with the errors of requests: the driver reads its beginning."""
+
+    def __init__(self, raw: HTTPResponse) -> None:
+        self._raw = raw
+        self.close = raw.close
+
+    def __iter__(self) -> Iterator[bytes]:
+        try:
+            yield from self._raw.stream(2**16, decode_content=False)
+        except ReadTimeoutError as error:
+            raise requests.ReadTimeout(error) from error
+        except HTTPError as error:
+            raise requests.ConnectionError(error) from error
+
+
+class _Begun:
+    """A file of what is iterated over, as urllib3 reads one."""
+
+    def __init__(self, stream: Any) -> None:
+        self._parts = iter(stream)
+        self._close = getattr(stream, "close", lambda: None)
+        self._rest = b""
+        self.closed = False
+
+    def read(self, amount: int | None = None) -> bytes:
+        wanted, found = float("inf") if amount is None else amount, bytearray(self._rest)
+        for part in self._parts:
+            found += part
+            if len(found) >= wanted:
+                break
+        self._rest = b"" if amount is None else bytes(found[amount:])
+        return bytes(found if amount is None else found[:amount])
+
+    def close(self) -> None:
+        self.closed = True
+        self._close()
+
+
 class _Driver(SyncDriver):
     library = _Requests(
         httpx, _Raw, None, NoHealthyEndpoint, PoolOverflow, CallTimeout,
         AttemptsFailed, AttemptsFailedToConnect, AttemptsTimedOut, DeadlineExceeded, ClientDisconnected,
         cancels_cleanly=True,
+    )  # fmt: skip
+
+    def _read(self, exchange: Exchange, command: Read) -> Outcome:
+        """As for httpx, whose bodies are iterated over; what was read is again a response of urllib3's."""
+        answer: Any = command.outcome.response
+        raw, seconds = answer.stream, exchange.seconds_left(command.outcome.attempt)
+        allowed = exchange.request.extensions["timeout"]["read"]
+        _wait_for_body(raw.connection, seconds if allowed is None or (seconds or allowed) < allowed else allowed)
+        answer.stream = unread = _Undecoded(raw)
+        outcome = super()._read(exchange, command)
+        if answer.stream is unread:  # not worth reading
+            answer.stream = raw
+        elif outcome.failure is None:
+            answer.stream = answer.response.raw = _again(raw, answer.stream, exchange.request.method)
+            _wait_for_body(raw.connection, allowed)
+        return outcome
+
+
+def _again(raw: HTTPResponse, stream: Any, method: str) -> HTTPResponse:
+    """The same response of urllib3's, with the body from its beginning."""
+    headers = HTTPHeaderDict(raw.headers)
+    headers.discard("transfer-encoding")  # that is done
+    body: Any = _Begun(stream)
+    return HTTPResponse(
+        body, headers, raw.status, raw.version, reason=raw.reason, preload_content=False,
+        decode_content=raw.decode_content, original_response=raw._original_response, request_method=method,
     )  # fmt: skip

@@ -201,7 +201,7 @@ class Exchange:
     def unread(self, outcome: Outcome, error: Exception | None, seconds: float | None) -> Outcome:
         """The body of the outcome's response broke off with `error`; without one, it was not there within `seconds`."""
         if error is None:
-            error = self.library.module.ReadTimeout(f"no whole body within {seconds:.3g} seconds", request=self.request)
+            error = self.library.late(f"no whole body within {seconds:.3g} seconds", self.request)
         failure = self.library.failure(error)
         return Outcome(outcome.attempt, failure=failure, error=error)
 

@@ -70,6 +70,11 @@ class Library:
             return self.attempts_failed_connecting
         return self.attempts_failed_in_time if last is Failure.TIMEOUT else self.attempts_failed
 
+    def late(self, text: str, request: Any) -> Exception:
+        """What did not come in time."""
+        found: Exception = self.module.ReadTimeout(text, request=request)
+        return found
+
     def answer(self, options: FallbackOptions) -> Any:
         """The response that a fallback consists of."""
         text, kind = (options.body or "", "text/plain; charset=utf-8")
