@@ -88,7 +88,7 @@ class Typed:
             )  # fmt: skip
         self.stack.callback(_stop, process)
         [port] = [int(word) for word in arguments if word.isdecimal()]
-        eventually(lambda: self._listens(process, port), 20)
+        eventually(lambda: self._listens(process, port), 60)
         return process
 
     def _listens(self, process: subprocess.Popen[bytes], port: int) -> bool:
@@ -141,7 +141,7 @@ def test_step_3(kind: str, tmp_path: Path) -> None:
     [tracing] = [block for block in blocks(README, "python") if "OTLPSpanExporter" in block]
     with otlp_receiver() as collector:
         address = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_BSP_SCHEDULE_DELAY": "50"}
-        with typed(tmp_path, **address) as user, httpx.Client(trust_env=False, timeout=10) as curl:
+        with typed(tmp_path, **address) as user, httpx.Client(trust_env=False, timeout=60) as curl:
             app = tmp_path / f"{kind}_shop.py"
             app.write_text(f"{tracing}\n{app.read_text('utf-8')}", "utf-8")
             endpoints = user.commands("python -m http.server")
@@ -152,7 +152,8 @@ def test_step_3(kind: str, tmp_path: Path) -> None:
 
             assert curl.get(prices).json() == {"status": 200}
             # The first health checks are over: right after the start, a single bad one would keep all calls away.
-            eventually(lambda: user.terminal.read_text("utf-8").count('"GET / HTTP/1.1" 200') >= 1 + len(endpoints))
+            answered = 1 + len(endpoints)
+            eventually(lambda: user.terminal.read_text("utf-8").count('"GET / HTTP/1.1" 200') >= answered, 60)
             assert curl.get(prices).json() == {"status": 200}
             _stop(processes[SHOPS[kind]])
             answering, stopped = sorted(ports, key=lambda port: port == ports[SHOPS[kind]])

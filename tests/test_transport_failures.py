@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -259,14 +260,27 @@ def test_an_interrupted_call_gives_all_back(library: str, three: list[Upstream])
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
+    def interrupt_when(so: Callable[[], object]) -> None:
+        eventually(so, 60)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGALRM)
+
     before = signal.signal(signal.SIGALRM, interrupt)
     try:
-        with pools_over(library, [three[0].url]) as pools, pools.client() as client:
-            for options in ({"mode": "hang"}, {"mode": "slow", "seconds": 5}):
+        with (
+            pools_over(library, [three[0].url]) as pools,
+            pools.client(timeout=60) as client,
+            ThreadPoolExecutor() as other,
+        ):
+            moments: list[tuple[dict[str, Any], Callable[[], object]]] = [
+                ({"mode": "hang"}, lambda: three[0].seen().get("requests")),
+                ({"mode": "slow", "seconds": 60}, lambda: client._transport._bodies.open),  # type: ignore[attr-defined]
+            ]
+            for options, so in moments:
                 three[0].behave(**options)
-                signal.setitimer(signal.ITIMER_REAL, 0.1)
+                done = other.submit(interrupt_when, so)
                 with pytest.raises(KeyboardInterrupt):
                     client.get("http://catalog/")
+                done.result(60)
                 assert in_flight(pools) == 0
             assert not client._transport._bodies.open
             assert not client._transport._inner.busy()
