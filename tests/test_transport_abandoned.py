@@ -16,7 +16,7 @@ from support.pools import LIBRARIES, both, in_flight, pools_over, wires
 from support.upstream import Upstream, upstream
 
 CHUNK = 10_000
-ORIGINAL = b"".join(b"%05d" % number * (CHUNK // 5) for number in range(600))
+ORIGINAL = b"".join(b"%05d" % number * (CHUNK // 5) for number in range(1200))
 
 
 class Receiver:
@@ -129,7 +129,7 @@ def test_a_retried_upload_arrives_whole(library: str, receivers: list[Receiver])
         assert in_flight(pools) == 0
 
     urls = [{"url": slow.url}, {"url": fast.url, "priority": 1}]
-    retry = {"attempt_timeout": "6s", "attempts": 2, "backoff": 0}
+    retry = {"attempt_timeout": "8s", "attempts": 2, "backoff": 0}
     with tempfile.TemporaryFile() as file, pools_over(library, urls, retry=retry) as pools:
         file.write(ORIGINAL)
         file.seek(0)

@@ -12,10 +12,9 @@ from typing import Any
 import anyio
 import pytest
 
-from support.pools import both, in_flight, pools_over, wires, wires_and_loops
+from support.pools import both, busy, in_flight, pools_over, wires, wires_and_loops
 from support.upstream import Upstream, upstreams
 from support.waiting import eventually
-from unsticky._transport.aiohttp_wire import AiohttpTransport
 from unsticky.pools import Pools
 from unsticky.worker import worker
 
@@ -24,17 +23,6 @@ from unsticky.worker import worker
 def two() -> Generator[list[Upstream]]:
     with upstreams(2) as found:
         yield found
-
-
-def busy(inner: Any) -> list[str]:
-    """Calls under way, connections that are not idle, and requests that wait for one."""
-    found = ["a call"] * inner.busy()
-    if isinstance(inner, AiohttpTransport):
-        return found + [repr(one) for one in inner._session.connector._acquired]  # type: ignore[union-attr]
-    for transport in inner.idle():
-        pool = transport._pool
-        found += [repr(one) for one in pool.connections if not one.is_idle()] + [repr(one) for one in pool._requests]
-    return found
 
 
 def below(client: Any) -> Any:

@@ -10,6 +10,7 @@ import httpx
 import httpx2
 import pytest
 
+from unsticky._transport.aiohttp_wire import AiohttpTransport
 from unsticky.pools import Pools
 
 LIBRARIES = {"httpx": httpx, "httpx2": httpx2, "httpx over aiohttp": httpx, "httpx2 over aiohttp": httpx2}
@@ -38,3 +39,14 @@ def pools_over(library: str, endpoints: list[Any], **options: Any) -> Generator[
 def in_flight(pools: Pools) -> int:
     """Leases that are not given back."""
     return sum(status.in_flight for statuses in pools.status().values() for status in statuses)
+
+
+def busy(inner: Any) -> list[str]:
+    """Calls under way, connections that are not idle, and requests that wait for one."""
+    found = ["a call"] * inner.busy()
+    if isinstance(inner, AiohttpTransport):
+        return found + [repr(one) for one in inner._session.connector._acquired]  # type: ignore[union-attr]
+    for transport in inner.idle():
+        pool = transport._pool
+        found += [repr(one) for one in pool.connections if not one.is_idle()] + [repr(one) for one in pool._requests]
+    return found
