@@ -245,6 +245,7 @@ class Hop:
     """One attempt's request to its endpoint."""
 
     __slots__ = ("_attempt", "_exchange", "_progress", "_timeouts", "origin", "request", "seconds", "span")
+    span: otel.AttemptSpan | otel.Untraced
 
     def __init__(self, exchange: Exchange, attempt: Attempt, resend: int) -> None:
         self._exchange = exchange
@@ -256,20 +257,11 @@ class Hop:
         url, text = _hop_url(library.module.URL, self.origin, request.url.raw_path)
         kept = exchange.host
         host = _authority(attempt.endpoint.url, attempt.endpoint.host) if kept is None else kept
-        self.span = otel.start_attempt(
-            otel.Traced(
-                exchange.pool.name,
-                request.method,
-                text if kept is None else str(request.url),
-                host,
-                resend,
-                None if exchange.way is None else exchange.way.rule,
-                attempt.hedge,
-            ),
-            attempt.endpoint,
-            exchange.pool.clock,
-            above=exchange.above,
-        )
+        if exchange.above or otel.recorded():
+            traced = self._traced(text if kept is None else str(request.url), host, resend)
+            self.span = otel.start_attempt(traced, attempt.endpoint, exchange.pool.clock, above=exchange.above)
+        else:
+            self.span = otel.UNRECORDED
         self.request = library.module.Request(
             request.method,
             url,
@@ -277,6 +269,12 @@ class Hop:
             stream=request.stream,
             extensions=self._extensions(request),
         )
+
+    def _traced(self, url: str, host: str, resend: int) -> otel.Traced:
+        exchange, rule = self._exchange, None
+        if exchange.way is not None:
+            rule = exchange.way.rule
+        return otel.Traced(exchange.pool.name, exchange.request.method, url, host, resend, rule, self._attempt.hedge)
 
     def _added(self) -> dict[str, str]:
         """Headers of ours, in the place of the caller's own."""

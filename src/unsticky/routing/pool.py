@@ -208,6 +208,11 @@ class Pool:
         """Something happened to the pool outside of it. Needs no lock."""
         self._events.append(event)
 
+    @property
+    def has_news(self) -> bool:
+        """Whether anything happened since `drain_events`. Needs no lock."""
+        return bool(self._events)
+
     def drain_events(self) -> list[PoolEvent]:
         """What happened since the last time, oldest first. Needs no lock."""
         drained: list[PoolEvent] = []

@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from urllib.parse import urlsplit
 
-from opentelemetry import context, metrics, propagate, trace
+from opentelemetry import baggage, context, metrics, propagate, trace
+from opentelemetry.baggage.propagation import W3CBaggagePropagator
 from opentelemetry.context import Context
-from opentelemetry.trace import Span, SpanKind, StatusCode
+from opentelemetry.trace import ProxyTracerProvider, Span, SpanKind, StatusCode
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from .. import __version__
 from ..clock import Clock
@@ -34,8 +36,6 @@ _USER = re.compile(r"(?<=://)[^/?#@]*@")
 _SIGNATURES = re.compile(
     r"(?<=[?&])(X-Amz-(?:Signature|Credential|Security-Token)|AWSAccessKeyId|Signature|sig|X-Goog-Signature)=[^&#]*"
 )
-
-_OF_RESPONSES = ("http.response.status_code", "network.protocol.version", "error.type")
 
 _tracer = trace.get_tracer("unsticky", __version__, schema_url=_SCHEMA)
 meter = metrics.get_meter("unsticky", __version__, schema_url=_SCHEMA)
@@ -64,9 +64,12 @@ _violations = meter.create_counter(
 Attributes = dict[str, str | int | float | bool]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Traced:
-    """What spans say of one attempt. `url` is absolute; `host` is the Host header that is sent."""
+    """What spans say of one attempt. `url` is absolute; `host` is the Host header that is sent.
+
+    Made anew for each attempt, so that it is not frozen: see `routing.call`.
+    """
 
     pool: str
     method: str
@@ -84,39 +87,42 @@ class AttemptSpan:
 
     def __init__(self, traced: Traced, endpoint: Endpoint, clock: Clock) -> None:
         attributes, self._metric = _attributes(traced, endpoint)
-        name = str(attributes["http.request.method"])
+        method = traced.method
         self._clock = clock
         self._started = clock.monotonic()
         self._span = _tracer.start_span(
-            "HTTP" if name == "_OTHER" else name, kind=SpanKind.CLIENT, attributes=attributes
+            method if method in _METHODS else "HTTP", kind=SpanKind.CLIENT, attributes=attributes
         )
-        self._context = trace.set_span_in_context(self._span)
+        # One context for what is sent on and for what runs below, where contrib's instrumentation must add no span.
+        self._context = context.set_value(_SUPPRESS_HTTP, True, trace.set_span_in_context(self._span))
 
     def headers(self) -> dict[str, str]:
         """What the configured propagator wants this attempt, and no other, to carry."""
-        carrier: dict[str, str] = {}
-        propagate.inject(carrier, self._context)
-        return carrier
+        found = self._span.get_span_context()
+        if found.trace_state or not found.is_valid or baggage.get_all(self._context) or not _sends_w3c():
+            return _injected(self._context)
+        return {"traceparent": f"00-{found.trace_id:032x}-{found.span_id:016x}-{found.trace_flags:02x}"}
 
     def sending(self) -> Attached:
         """Make the span current, and keep contrib's instrumentation of the transport below from adding another."""
-        return Attached(context.set_value(_SUPPRESS_HTTP, True, self._context))
+        return Attached(self._context)
 
     def responded(self, status: int, version: str) -> None:
         """Response headers came; `version` is the protocol's, such as "1.1"."""
-        span, metric = self._span, self._metric
-        metric["http.response.status_code"] = status
-        metric["network.protocol.version"] = version
+        span = self._span
+        seen: Attributes = {"http.response.status_code": status, "network.protocol.version": version}
         if status >= 400:
-            metric["error.type"] = str(status)
+            seen["error.type"] = str(status)
             span.set_status(StatusCode.ERROR)
         if span.is_recording():
-            span.set_attributes({key: metric[key] for key in _OF_RESPONSES if key in metric})
+            span.set_attributes(seen)
+        self._metric = self._metric | seen
         self._end()
 
     def failed(self, error: BaseException) -> None:
         """No response. The error's text may hold user data, so that its type alone is recorded."""
-        self._metric["error.type"] = name = qualified_name(error)
+        name = qualified_name(error)
+        self._metric = self._metric | {"error.type": name}
         if self._span.is_recording():
             self._span.set_attribute("error.type", name)
         self._span.set_status(StatusCode.ERROR)
@@ -151,6 +157,50 @@ class Untraced:
 
 
 UNTRACED = Untraced()
+
+
+class Unrecorded(Untraced):
+    """Without an SDK: nothing is noted, but what came in with the current context is sent on."""
+
+    __slots__ = ()
+
+    def headers(self) -> dict[str, str]:
+        current = context.get_current()
+        return _injected(current) if current or not _sends_w3c() else {}
+
+    def sending(self) -> Attached:
+        return _AS_IT_IS
+
+
+UNRECORDED = Unrecorded()
+
+
+def recorded() -> bool:
+    """Whether spans or metrics go anywhere: no attempt need be described where no SDK is configured."""
+    if not isinstance(trace.get_tracer_provider(), ProxyTracerProvider):
+        return True
+    return metrics.get_meter_provider() is not _NO_METERS
+
+
+# A private name of the API; without it, metrics are taken for configured.
+_NO_METERS = getattr(getattr(metrics, "_internal", None), "_PROXY_METER_PROVIDER", None)
+
+
+def _injected(current: Context) -> dict[str, str]:
+    carrier: dict[str, str] = {}
+    propagate.inject(carrier, current)
+    return carrier
+
+
+def _sends_w3c() -> bool:
+    """Is the propagator the default one, whose header is written here in a third of its time?"""
+    return _is_w3c(propagate.get_global_textmap())
+
+
+@lru_cache(maxsize=8)
+def _is_w3c(propagator: object) -> bool:
+    parts = getattr(propagator, "_propagators", ())
+    return [type(part) for part in parts] == [TraceContextTextMapPropagator, W3CBaggagePropagator]
 
 
 class AttemptEvent(Untraced):
@@ -198,6 +248,19 @@ class Attached:
         context.detach(self._token)
 
 
+class _AsItIs(Attached):
+    """The context that is current anyway."""
+
+    def __init__(self) -> None: ...
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+_AS_IT_IS = _AsItIs()
+
+
 def suppressed() -> Attached:
     """No spans for the HTTP requests inside: health checks are no one's call."""
     return Attached(context.set_value(_SUPPRESS_HTTP, True))
@@ -218,9 +281,11 @@ def traced_above(transport: object, method: str) -> bool:
     `instrument_client` replaces `method` on the transport object with a wrapper. Where it wraps a transport around
     ours, its span is the current one.
     """
-    if _is_suppressed():
-        return True
     if hasattr(vars(transport).get(method), "__wrapped__"):
+        return True
+    if not context.get_current():  # neither a span nor a wish
+        return False
+    if _is_suppressed():
         return True
     span = trace.get_current_span()
     return _scope(span) in _INSTRUMENTATIONS and span.is_recording()
@@ -313,27 +378,35 @@ def server(scheme: str, authority: str) -> tuple[str, int]:
 
 def _attributes(traced: Traced, endpoint: Endpoint) -> tuple[Attributes, Attributes]:
     """Of the span, all at its creation because samplers decide by them, and of the metric."""
-    method = standard_method(traced.method)
-    address, port = server(traced.url.partition("://")[0], traced.host)
-    peer, peer_port = server(endpoint.url.partition("://")[0], endpoint.address)
-    metric: Attributes = {"http.request.method": method, "server.address": address, "server.port": port}
-    span: Attributes = {
-        **metric,
-        "url.full": redacted(traced.url),
-        "network.peer.address": peer,
-        "network.peer.port": peer_port,
-        "peer.service": traced.pool,
-        "unsticky.pool": traced.pool,
-        "unsticky.endpoint": endpoint.address,
-    }
+    scheme = traced.url.partition("://")[0]
+    fixed, metric = _fixed(traced.pool, traced.method, scheme, traced.host, endpoint)
+    span = {**fixed, "url.full": redacted(traced.url)}
     if traced.resend_count:
         span["http.request.resend_count"] = traced.resend_count
-    if traced.rule is not None:
-        span["unsticky.rule"] = traced.rule
     if traced.hedge:
         span["unsticky.hedge"] = True
-    if method == "_OTHER":
-        span["http.request.method_original"] = traced.method
+    if traced.rule is not None:
+        span["unsticky.rule"] = traced.rule
+    return span, metric
+
+
+@lru_cache(maxsize=4096)
+def _fixed(pool: str, method: str, scheme: str, host: str, endpoint: Endpoint) -> tuple[Attributes, Attributes]:
+    """What is the same for all such attempts. Nobody changes them."""
+    known = method if method in _METHODS else "_OTHER"
+    address, port = server(scheme, host)
+    peer, peer_port = server(endpoint.url.partition("://")[0], endpoint.address)
+    metric: Attributes = {"http.request.method": known, "server.address": address, "server.port": port}
+    span: Attributes = {
+        **metric,
+        "network.peer.address": peer,
+        "network.peer.port": peer_port,
+        "peer.service": pool,
+        "unsticky.pool": pool,
+        "unsticky.endpoint": endpoint.address,
+    }
+    if known == "_OTHER":
+        span["http.request.method_original"] = method
     if endpoint.priority:
         span["unsticky.endpoint.priority"] = endpoint.priority
     if endpoint.locality is not None:

@@ -23,7 +23,7 @@ from .otel import Attributes, pool_event
 
 def report(pool: Pool) -> None:
     """Tell everything that happened to `pool` since the last time. Needs no lock of the pool's."""
-    for event in pool.drain_events():
+    for event in pool.drain_events() if pool.has_news else ():
         name, details = described(event)
         pool_event(pool.name, name, details)
         pool_line(pool.name, name, details, pool.clock.monotonic())
