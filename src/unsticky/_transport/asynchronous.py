@@ -26,8 +26,8 @@ from .library import Library
 from .race import race_in_nursery, race_of_tasks
 from .rescue import Elsewhere, rescue
 from .rescue import tell_async as tell
-from .streams import AsyncLeasedStream, Guard, OpenBody, end
-from .unobserved import to_the_end
+from .streams import AsyncLeasedStream, Guard, OpenBody, directly, end
+from .unobserved import in_time, to_the_end
 from .ways import chosen
 
 
@@ -208,10 +208,7 @@ class AsyncDriver:
     async def _within(self, seconds: float | None, reading: Coroutine[Any, Any, bool]) -> bool | None:
         if not self._cancels_cleanly and _running_loop() is not None:
             return await to_the_end(reading, seconds=seconds, patience=0)
-        whole = None
-        with anyio.move_on_after(seconds):
-            whole = await reading
-        return whole
+        return await in_time(reading, seconds)
 
     async def _send(self, exchange: Exchange, attempt: Attempt) -> Outcome:
         hop = exchange.hop(attempt)
@@ -234,15 +231,11 @@ class AsyncDriver:
         """The response, or None if its headers were not there in time."""
         if must_not_cancel := self._must_not_cancel(hop):
             hop.own_body()
-        sending = (await self._transport(hop.origin, hop.request)).handle_async_request(hop.request)
+        transport = self._given or await self._transport(hop.origin, hop.request)
+        sending = transport.handle_async_request(hop.request)
         if must_not_cancel:
             return await to_the_end(sending, seconds=hop.seconds, unwanted=_close)
-        if hop.seconds is None:
-            return await sending
-        response = None
-        with anyio.move_on_after(hop.seconds):
-            response = await sending
-        return response
+        return await in_time(sending, hop.seconds)
 
     async def _discard(self, outcome: Outcome) -> None:
         """Close the outcome's response, if it has one."""
@@ -265,8 +258,8 @@ class AsyncDriver:
     def _guards(self) -> tuple[Guard, Guard]:
         """For reading a body, and for closing it."""
         if self._closes_cleanly or _running_loop() is None:
-            return _directly, _directly
-        return (_directly if self._cancels_cleanly else _read_to_the_end), to_the_end
+            return directly, directly
+        return (directly if self._cancels_cleanly else _read_to_the_end), to_the_end
 
     async def _straight(self, request: Any) -> Any:
         """For a request to a host that is not a pool's."""
@@ -274,8 +267,6 @@ class AsyncDriver:
 
     async def _transport(self, origin: str, request: Any) -> Any:
         """For a request to the endpoint at `origin`."""
-        if self._given is not None:
-            return self._given
         inner = await self._below()
         for unused in inner.swept():
             await close_whatever_happens(unused)
@@ -283,11 +274,12 @@ class AsyncDriver:
 
     async def _below(self) -> Any:
         loop = _running_loop() or _NO_ASYNCIO
-        if loop not in self._inner:
+        found = self._inner.get(loop)
+        if found is None:
             inner = self._new(loop)
-            self._inner[loop] = inner, (end := self._until_the_loop_ends(loop, inner))
-            await anext(end)
-        return self._inner[loop][0]
+            self._inner[loop] = found = inner, self._until_the_loop_ends(loop, inner)
+            await anext(found[1])
+        return found[0]
 
     def _new(self, loop: Any) -> Any:
         """What is below for one event loop: an Inner, or what stands for it."""
@@ -350,10 +342,6 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
         return asyncio.get_running_loop()
     except RuntimeError:  # trio
         return None
-
-
-async def _directly(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    return await coroutine
 
 
 async def _read_to_the_end(coroutine: Coroutine[Any, Any, Any]) -> Any:

@@ -103,6 +103,7 @@ class Exchange:
         self.served = served
         self.headers: list[tuple[bytes, bytes]] = request.headers.raw
         self.host = self._kept_host()
+        self.latest: Hop | None = None
         self._attempts = 0
         self._resends = request.extensions.get(_RESEND, 0)
         self._last: Outcome | None = None
@@ -208,6 +209,7 @@ class Exchange:
     def end(self, end: Outcome | RoutingError) -> Outcome:
         """The outcome with the response, or raise what the caller shall see."""
         last = self._last
+        self.latest = None  # it knows this exchange: without a cycle, all goes as soon as the call is over
         if self.pool.error_rates:
             self._rate(end)
         if self._limit is not None:

@@ -79,6 +79,10 @@ class AsyncLeasedStream:
         body, reading = self._body, self.reading
         body.iterator = iterator = aiter(body.stream)
         try:
+            if reading is directly:
+                async for chunk in iterator:
+                    yield chunk
+                return
             while (chunk := await reading(_read(iterator))) is not None:
                 yield chunk
         except ClientDisconnected:  # says nothing about the endpoint
@@ -89,7 +93,8 @@ class AsyncLeasedStream:
 
     async def aclose(self) -> None:
         if self._body.end():
-            await self._closing(end(self._body))
+            closing = end(self._body)
+            await (closing if self._closing is directly else self._closing(closing))
 
     def __del__(self) -> None:
         if not self._body.closed:
@@ -112,6 +117,11 @@ async def end(body: Opened) -> None:
         except RuntimeError:  # it is being read, by a task that is about to end
             pass
     await body.stream.aclose()
+
+
+async def directly(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """The Guard of what may be cut anywhere."""
+    return await coroutine
 
 
 async def _read(iterator: AsyncIterator[bytes]) -> bytes | None:
