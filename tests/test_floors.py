@@ -31,6 +31,7 @@ FLOORS = {
     "access": HOSTS,
     "arrivals": HOSTS,
     "discovery": HOSTS,
+    "jar": HOSTS,
     "probes": HOSTS,
     "tables": HOSTS,
     "pools": HOSTS,

@@ -18,6 +18,7 @@ from unsticky import Pools
 CONCURRENT = 64
 PLAIN, WIDE = "httpx.AsyncClient", "httpx.AsyncClient, limits of 256"
 DEFAULT, AIOHTTP = "unsticky", 'unsticky, wire = "aiohttp"'
+AIOHTTP_ALONE = 'unsticky, wire = "aiohttp", not over a pool'
 PEER_AIOHTTP = "aiohttp (not httpx)"
 NUMBERS = (1, 4, 16, 64, 256)  # calls at the same time
 SIZES = (1, 3, 10, 100)  # endpoints
@@ -42,6 +43,7 @@ async def _beside_each_other(servers: Upstreams, effort: Effort, figures: Figure
             WIDE: rotating(await stack.enter_async_context(httpx.AsyncClient(limits=_WIDE)), servers.origins),
             DEFAULT: await stack.enter_async_context(pooled(servers.origins)),
             AIOHTTP: await stack.enter_async_context(pooled(servers.origins, wire="aiohttp")),
+            AIOHTTP_ALONE: await stack.enter_async_context(_alone(servers.origins, wire="aiohttp")),
             PEER_AIOHTTP: await stack.enter_async_context(_aiohttp(servers.origins)),
         }
         works = [Work(name, concurrently(get, CONCURRENT)) for name, get in gets.items()]
@@ -109,6 +111,15 @@ async def pooled(origins: list[str], **options: Any) -> AsyncGenerator[Get]:
     with Pools.from_settings(settings) as pools:
         async with pools.async_client(**options) as client:
             yield rotating(client, ["http://catalog"])
+
+
+@asynccontextmanager
+async def _alone(origins: list[str], **options: Any) -> AsyncGenerator[Get]:
+    """Through the same transport to hosts that are in no pool: all of it but the pool."""
+    settings = {"pools": {"catalog": {"endpoints": ["http://10.0.0.1:8000"]}}}
+    with Pools.from_settings(settings) as pools:
+        async with pools.async_client(**options) as client:
+            yield rotating(client, origins)
 
 
 @asynccontextmanager

@@ -20,6 +20,7 @@ from httpx import URL, InvalidURL
 from .clock import Clock, SystemClock
 from .discovery import Discoveries, FirstSet, Follower, open_sources
 from .errors import SettingsError
+from .jar import Jar
 from .probes import Probes, problems
 from .routing.call_failed import CallFailed as CallFailed
 from .routing.discovery import DiscoveryStatus, Source
@@ -219,6 +220,7 @@ class Pools:
         and the like are the innermost hop's. Closing it is the caller's; `Pools.close` does it as well.
         """
         ours, theirs = _library(self.settings.client)
+        kwargs.setdefault("cookies", Jar())
         client: Client = theirs.Client(transport=ours.PoolTransport(self, **_inner(kwargs)), **kwargs)
         self._clients.add(client)
         return client
@@ -229,6 +231,7 @@ class Pools:
         `wire="aiohttp"` is for this client what it is in the settings for all.
         """
         ours, theirs = _library(self.settings.client)
+        kwargs.setdefault("cookies", Jar())
         inner = _inner(kwargs) | ({"wire": kwargs.pop("wire")} if "wire" in kwargs else {})
         client: AsyncClient = theirs.AsyncClient(transport=ours.AsyncPoolTransport(self, **inner), **kwargs)
         return client

@@ -17,6 +17,7 @@ from ..pools import Pools, Served
 from ..routing.call import Attempt, Outcome, Read, Send, Wait
 from ..telemetry.otel import traced_above
 from ..worker import in_forked_children
+from . import network
 from .beginnings import AsyncBeginning, worth_reading
 from .connections import Inner, Maker, shares
 from .endpoint import AsyncEndpointTransport, close_whatever_happens
@@ -287,7 +288,7 @@ class AsyncDriver:
             if loop is _NO_ASYNCIO:
                 raise RuntimeError('wire = "aiohttp" needs asyncio: on trio use wire = "default"')
             return self._wire.AiohttpTransport(self.library, self._options)
-        make = Maker(self.library, "AsyncHTTPTransport", self._options)
+        make = Maker(self.library, "AsyncHTTPTransport", self._options, None if loop is _NO_ASYNCIO else network.use)
         kind = partial(AsyncEndpointTransport, self.library.module)
         return Inner(make, kind, shared=shares(self._options), clock=self._pools.clock)
 

@@ -211,7 +211,11 @@ class Maker:
     Without limits unless they are given: httpcore compares them with all connections, busy or not.
     """
 
-    def __init__(self, library: Library, name: str, options: dict[str, Any]) -> None:
+    def __init__(
+        self, library: Library, name: str, options: dict[str, Any], made: Callable[[Any], None] | None = None
+    ) -> None:
+        """`made` is called with each transport whose connections are not `secure`."""
+        self._made = made
         self._create_context = library.module.create_ssl_context
         self._kind = getattr(library.module, name)
         self._tls = {key: value for key, value in options.items() if key in _OF_TLS}
@@ -224,7 +228,14 @@ class Maker:
         """For connections that are `secure`, or may be. Takes its time the first time."""
         if secure and self._context is None:
             self._context = self._create_context(**self._tls)
-        return partial(self._kind, verify=self._context if secure else self._no_context, **self._others)
+        make = partial(self._kind, verify=self._context if secure else self._no_context, **self._others)
+        return make if secure or self._made is None else partial(_and_then, make, self._made)
+
+
+def _and_then(make: Callable[[], Any], made: Callable[[Any], None]) -> Any:
+    transport = make()
+    made(transport)
+    return transport
 
 
 _OF_TLS = ("verify", "cert", "trust_env")

@@ -103,7 +103,7 @@ class Exchange:
         self.served = served
         self.headers: list[tuple[bytes, bytes]] = request.headers.raw
         self.host = self._kept_host()
-        self.latest: Hop | None = None
+        self.latest: Any = None  # the Hop
         self._attempts = 0
         self._resends = request.extensions.get(_RESEND, 0)
         self._last: Outcome | None = None

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from opentelemetry import baggage, context, metrics, propagate, trace
 from opentelemetry.baggage.propagation import W3CBaggagePropagator
 from opentelemetry.context import Context
-from opentelemetry.trace import ProxyTracerProvider, Span, SpanKind, StatusCode
+from opentelemetry.trace import Span, SpanKind, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from .. import __version__
@@ -176,14 +176,17 @@ UNRECORDED = Unrecorded()
 
 
 def recorded() -> bool:
-    """Whether spans or metrics go anywhere: no attempt need be described where no SDK is configured."""
-    if not isinstance(trace.get_tracer_provider(), ProxyTracerProvider):
-        return True
-    return metrics.get_meter_provider() is not _NO_METERS
+    """Whether spans or metrics go anywhere: no attempt need be described where no SDK is configured.
+
+    By private names of the API, as asking it looks into the environment each time. Without them, there is one.
+    """
+    return (
+        _of_traces.get("_TRACER_PROVIDER", trace) is not None or _of_metrics.get("_METER_PROVIDER", metrics) is not None
+    )
 
 
-# A private name of the API; without it, metrics are taken for configured.
-_NO_METERS = getattr(getattr(metrics, "_internal", None), "_PROXY_METER_PROVIDER", None)
+_of_traces = vars(trace)
+_of_metrics = vars(getattr(metrics, "_internal", metrics))
 
 
 def _injected(current: Context) -> dict[str, str]:
