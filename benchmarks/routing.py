@@ -114,7 +114,7 @@ def _calls_table(found: dict[str, float], figures: Figures) -> Iterator[tuple[st
 def _growth_rows(found: dict[str, float]) -> list[list[str]]:
     rows, first = [], {}
     for name, value in found.items():
-        kind = name.split(",")[0] + name.split()[-1]
+        kind = name.split(",")[0] + name.split()[-1].rstrip("s")
         rows.append([name, f"{value:.0f}", f"{value / first.setdefault(kind, value):.2f}x"])
     return rows
 

@@ -17,16 +17,16 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt
 from routing_costs.measure import Effort, Figures, Work, interleaved, least
 from routing_costs.nothing import answered_at_once
 from unsticky import Pools
-from unsticky.routing.call import Call, Outcome
-from unsticky.routing.classify import FINE
+from unsticky.routing.call import Attempt, Call, Outcome
+from unsticky.routing.classify import classify
 from unsticky.routing.flow import route
 from unsticky.routing.pool import Pool
 
 BARE, POOL, NEW_URL = "httpx.AsyncClient alone", "unsticky", "unsticky, every URL for the first time"
 SYNC_BARE, SYNC_POOL = "httpx.Client alone", "unsticky, threads"
 RETRIES, TENACITY = "httpx-retries", "tenacity"
-FLOW, PICK = "of it: the flow (pick, retries, budget)", "of that: the pick, and its place given back"
-COUNTS = "of that: counts for metrics, with a retry"
+FLOW, PICK = "of it: the flow (pick, retries, budget)", "the same call without retries and budget"
+COUNTS = "counts for metrics, of a call with a retry"
 URL = "http://catalog/items"
 SETTINGS = {"pools": {"catalog": {"endpoints": [f"http://10.0.0.{n}:8000" for n in (1, 2, 3)]}}}
 
@@ -129,12 +129,17 @@ def _flows(pool: Pool) -> Callable[[int], Awaitable[None]]:
 
 
 def _picks(pool: Pool) -> Callable[[int], Awaitable[None]]:
+    """The least that a pool can be: a call is picked for, and its outcome is noted."""
+
     async def run(amount: int) -> None:
         for _ in range(amount):
+            call = Call("GET", deadline=pool.clock.monotonic() + 1)
+            now = pool.clock.monotonic()
             with pool.lock:
-                lease = pool.lease(None, [], pool.clock.monotonic())
+                lease = pool.lease(call.key, [], now)
+            outcome = Outcome(Attempt(lease.state.endpoint, 0, call.deadline, lease), 200)
             with pool.lock:
-                pool.observe(lease, FINE, pool.clock.monotonic())
-            lease.release()
+                pool.observe(lease, classify(outcome, pool.options.retry.statuses), pool.clock.monotonic())
+            outcome.attempt.lease.release()
 
     return run

@@ -67,15 +67,33 @@ async def _connects(servers: Upstreams, get: Get, amount: int) -> float:
 
 
 async def _growing(servers: Upstreams, effort: Effort, figures: Figures) -> None:
-    async with AsyncExitStack() as stack:
-        works = []
-        for wire in ("default", "aiohttp"):
-            for size in SIZES:
-                get = await stack.enter_async_context(pooled(servers.origins[:size], wire=wire))
-                works.append(Work(f"{wire}, {size} endpoints", concurrently(get, CONCURRENT)))
-                if size == 3:
-                    works += [Work(f"{wire}, {number} calls", concurrently(get, number)) for number in NUMBERS]
-        figures["flat"] = middle(await interleaved(works, effort, "flat"))
+    """Connections that wait for their client's turn are kept: five seconds are soon over on a busy machine."""
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=60)
+    figures["flat"] = {}
+    for wire in ("default", "aiohttp"):
+        async with AsyncExitStack() as stack:
+            gets = {}
+            for n in SIZES:
+                one = pooled(servers.origins[:n], wire=wire, limits=limits)
+                gets[n] = await stack.enter_async_context(one)
+            works = [Work(f"{wire}, {endpoints(n)}", concurrently(get, CONCURRENT)) for n, get in gets.items()]
+            figures["flat"] |= await _steady(works, effort)
+            works = [Work(f"{wire}, {calls(n)}", concurrently(gets[3], n)) for n in NUMBERS]
+            figures["flat"] |= await _steady(works, effort)
+
+
+async def _steady(works: list[Work], effort: Effort) -> dict[str, float]:
+    for work in works:
+        await work.run(int(effort.slice * 10_000))  # to have the connections that it needs
+    return middle(await interleaved(works, effort, "flat"))
+
+
+def endpoints(number: int) -> str:
+    return f"{number} endpoint{'s'[: number != 1]}"
+
+
+def calls(number: int) -> str:
+    return f"{number} call{'s'[: number != 1]}"
 
 
 def concurrently(get: Get, number: int) -> Callable[[int], Awaitable[None]]:
@@ -84,13 +102,13 @@ def concurrently(get: Get, number: int) -> Callable[[int], Awaitable[None]]:
     async def run(amount: int) -> None:
         left = count(amount, -1)
 
-        async def calls() -> None:
+        async def some() -> None:
             while next(left) > 0:
                 await get()
 
         async with asyncio.TaskGroup() as group:
             for _ in range(min(number, amount)):
-                group.create_task(calls())
+                group.create_task(some())
 
     return run
 

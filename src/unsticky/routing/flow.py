@@ -50,10 +50,14 @@ def route(pool: Pool, call: Call) -> Generator[Send | Wait | Read, Outcome | Non
 class _Trip:
     """What one call remembers between its attempts."""
 
-    __slots__ = (
-        "backoffs", "call", "due", "failed", "flying", "hedges", "hedging", "pool", "reading", "repeatable", "retry_at",
-        "tried",
-    )  # fmt: skip
+    # On the class, as most calls never change them and setting them is a good part of what such a call costs.
+    backoffs = 0  # since a server named the moment of a retry
+    retry_at: float | None = None  # when a retry is due that is paid for
+    hedging: Hedging | None = None
+    repeatable = False  # known only where there is hedging, or a body to read
+    due = False  # a hedge is, when the driver says that time passed
+    hedges = 0
+    reading = False  # the body of what would be the answer
 
     def __init__(self, pool: Pool, call: Call) -> None:
         self.pool = pool
@@ -61,12 +65,6 @@ class _Trip:
         self.tried: list[EndpointState] = []  # one per attempt
         self.flying: list[Lease] = []  # attempts in flight
         self.failed: list[FailedAttempt] = []
-        self.backoffs = 0  # since a server named the moment of a retry
-        self.retry_at: float | None = None  # when a retry is due that is paid for
-        self.hedging: Hedging | None = None
-        self.due = False  # a hedge is, when the driver says that time passed
-        self.hedges = 0
-        self.reading = False  # the body of what would be the answer
         if pool.hedging is not None or call.buffer:
             self._prepare(pool.hedging)
 
