@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from urllib.parse import urlsplit
 
-from opentelemetry import baggage, context, metrics, propagate, trace
+from opentelemetry import context, metrics, propagate, trace
 from opentelemetry.baggage.propagation import W3CBaggagePropagator
 from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanKind, StatusCode
@@ -23,6 +23,7 @@ from ..clock import Clock
 from ..routing.call import Endpoint
 
 _SCHEMA = "https://opentelemetry.io/schemas/1.44.0"
+_OURS = 2  # keys that an attempt's context has: its span, and the one below. More may be baggage.
 _METHODS = frozenset({"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"})
 _PORTS = {"http": 80, "https": 443}
 _SUPPRESSES_BELOW = "opentelemetry.instrumentation.requests"  # what is below its span, which is ours to add to
@@ -99,7 +100,7 @@ class AttemptSpan:
     def headers(self) -> dict[str, str]:
         """What the configured propagator wants this attempt, and no other, to carry."""
         found = self._span.get_span_context()
-        if found.trace_state or not found.is_valid or baggage.get_all(self._context) or not _sends_w3c():
+        if found.trace_state or not found.is_valid or len(self._context) > _OURS or not _sends_w3c():
             return _injected(self._context)
         return {"traceparent": f"00-{found.trace_id:032x}-{found.span_id:016x}-{found.trace_flags:02x}"}
 
@@ -110,13 +111,14 @@ class AttemptSpan:
     def responded(self, status: int, version: str) -> None:
         """Response headers came; `version` is the protocol's, such as "1.1"."""
         span = self._span
-        seen: Attributes = {"http.response.status_code": status, "network.protocol.version": version}
         if status >= 400:
-            seen["error.type"] = str(status)
             span.set_status(StatusCode.ERROR)
-        if span.is_recording():
+        if span.is_recording() or _metered():
+            seen: Attributes = {"http.response.status_code": status, "network.protocol.version": version}
+            if status >= 400:
+                seen["error.type"] = str(status)
             span.set_attributes(seen)
-        self._metric = self._metric | seen
+            self._metric = self._metric | seen
         self._end()
 
     def failed(self, error: BaseException) -> None:
@@ -134,7 +136,8 @@ class AttemptSpan:
         self._end()
 
     def _end(self) -> None:
-        _duration.record(max(self._clock.monotonic() - self._started, 0.0), self._metric, self._context)
+        if _metered():
+            _duration.record(max(self._clock.monotonic() - self._started, 0.0), self._metric, self._context)
         self._span.end()
 
 
@@ -147,7 +150,7 @@ class Untraced:
         return {}  # whoever made the span above has put its context into the request's headers
 
     def sending(self) -> Attached:
-        return suppressed()
+        return _AS_IT_IS if context.get_value(_SUPPRESS_HTTP) else suppressed()
 
     def responded(self, status: int, version: str) -> None: ...
 
@@ -180,9 +183,11 @@ def recorded() -> bool:
 
     By private names of the API, as asking it looks into the environment each time. Without them, there is one.
     """
-    return (
-        _of_traces.get("_TRACER_PROVIDER", trace) is not None or _of_metrics.get("_METER_PROVIDER", metrics) is not None
-    )
+    return _of_traces.get("_TRACER_PROVIDER", trace) is not None or _metered()
+
+
+def _metered() -> bool:
+    return _of_metrics.get("_METER_PROVIDER", metrics) is not None
 
 
 _of_traces = vars(trace)
