@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Generator
 from dataclasses import replace
 
 import pytest
-from opentelemetry import context, trace
+from opentelemetry import baggage, context, trace
 from opentelemetry.trace import SpanKind
 
 from support.otlp import Telemetry, telemetry
@@ -236,3 +238,44 @@ def test_suppressed_instrumentation_is_respected(otlp: Telemetry) -> None:
     with otel.suppressed():
         assert traced_above(object.__new__(type("Transport", (), {})), "handle_request")
     assert context.get_current() == context.Context()
+
+
+def test_baggage_and_trace_state_are_sent_on_with_the_span(otlp: Telemetry) -> None:
+    """The header that is written by hand is for the plain case alone."""
+    state = trace.TraceState([("vendor", "1")])
+    parent = trace.SpanContext(1, 2, is_remote=True, trace_flags=trace.TraceFlags(1), trace_state=state)
+    with_parent = trace.set_span_in_context(trace.NonRecordingSpan(parent))
+    with otel.Attached(with_parent):
+        headers = start().headers()
+    assert headers["traceparent"].startswith(f"00-{1:032x}-")
+    assert headers["tracestate"] == "vendor=1"
+    with otel.Attached(baggage.set_baggage("tenant", "a")):
+        headers = start().headers()
+    assert headers.keys() == {"traceparent", "baggage"}
+    assert headers["baggage"] == "tenant=a"
+
+
+def test_without_an_sdk_what_came_in_is_sent_on() -> None:
+    """An attempt that is not described carries the caller's context, and nothing if there is none."""
+    assert otel.UNRECORDED.headers() == {}
+    parent = trace.SpanContext(1, 2, is_remote=True, trace_flags=trace.TraceFlags(1))
+    with otel.Attached(trace.set_span_in_context(trace.NonRecordingSpan(parent))), otel.UNRECORDED.sending():
+        assert otel.UNRECORDED.headers() == {"traceparent": f"00-{1:032x}-{2:016x}-01"}
+    with otel.Attached(baggage.set_baggage("tenant", "a")):
+        assert otel.UNRECORDED.headers() == {"baggage": "tenant=a"}
+
+
+@pytest.mark.parametrize("kind", ["trace", "metrics"])
+def test_an_sdk_is_noticed_whenever_it_comes(kind: str) -> None:
+    """Spans' or metrics', also after the first call; by the API's private names, so that this fails if they change."""
+    provider = {"trace": "TracerProvider", "metrics": "MeterProvider"}[kind]
+    setter = {"trace": "set_tracer_provider", "metrics": "set_meter_provider"}[kind]
+    program = f"""
+from unsticky.telemetry import otel
+assert not otel.recorded()
+from opentelemetry import {kind}
+from opentelemetry.sdk.{kind} import {provider}
+{kind}.{setter}({provider}(shutdown_on_exit=False))
+assert otel.recorded()
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
