@@ -98,7 +98,7 @@ _GROWTH = ["", "us CPU per call", "beside the first"]
 
 
 def _rows(found: dict[str, float], added: object = ()) -> list[list[str]]:
-    return [[name, f"{'+' if name in added else ''}{value:.2f}"] for name, value in found.items()]  # type: ignore[operator]
+    return [[name, f"{value:+.2f}" if name in added else f"{value:.2f}"] for name, value in found.items()]  # type: ignore[operator]
 
 
 def _calls_table(found: dict[str, float], figures: Figures) -> Iterator[tuple[str, list[str], list[list[str]]]]:
