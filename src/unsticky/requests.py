@@ -342,6 +342,12 @@ class _Requests(Library):
     def replayable(self, stream: Any) -> bool:
         return bool(stream.replayable)
 
+    def made_up(self, failure: Failure, text: str, request: Any) -> Exception:
+        kind = requests.ReadTimeout if failure is Failure.TIMEOUT else requests.ConnectionError
+        nobody: Any = None
+        cause = NewConnectionError(nobody, text) if failure is Failure.CONNECT else text
+        return kind(cause, request=request.extensions[_CALL].request)
+
     def answer(self, options: FallbackOptions) -> Any:
         made = super().answer(options)
         raw = HTTPResponse(

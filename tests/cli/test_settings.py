@@ -49,6 +49,20 @@ def test_check_of_a_right_file() -> None:
     )
 
 
+def test_check_notes_faults() -> None:
+    """Nobody overlooks that attempts will fail on purpose; with percentages of 0 there is nothing to note."""
+    faults = '[pools.Catalog.faults]\nabort_percent = 2.5\ndelay_percent = 10\ndelay = "200ms"\n'
+    Path("faulty.toml").write_text(SHOP + faults)
+    done = run("settings", "check", "faulty.toml")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[3:] == [
+        "    note: 2.5 % of its attempts fail on purpose (faults.abort_percent)",
+        "    note: 10 % of its attempts wait 200ms on purpose (faults.delay_percent)",
+    ]
+    Path("faulty.toml").write_text(SHOP + '[pools.Catalog.faults]\nabort = "connect"\n')
+    assert "note" not in run("settings", "check", "faulty.toml").stdout
+
+
 def test_check_of_a_wrong_file() -> None:
     """All problems go to stderr, with status 1."""
     Path("wrong.toml").write_text(SHOP + "[pools.Catalog.retry]\natempts = 3\nattempts = 0\n")

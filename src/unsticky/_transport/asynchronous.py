@@ -23,6 +23,7 @@ from .connections import Inner, Maker, shares
 from .endpoint import AsyncEndpointTransport, close_whatever_happens
 from .exchange import Command, Exchange, Hop
 from .inbound import disconnected, inbound_client
+from .injection import injected_async
 from .library import Library
 from .race import race_in_nursery, race_of_tasks
 from .rescue import Elsewhere, rescue
@@ -215,7 +216,9 @@ class AsyncDriver:
         hop = exchange.hop(attempt)
         try:
             with hop.span.sending():
-                response = await self._response(hop)
+                response = None if exchange.pool.faults is None else await injected_async(hop)
+                if response is None:
+                    response = await self._response(hop)
         except Exception as error:
             hop.abandon()
             return hop.failed(error)

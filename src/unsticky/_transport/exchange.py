@@ -12,8 +12,10 @@ from typing import Any
 from ..context import Arrival, current_arrival
 from ..errors import RoutingError
 from ..pools import Served
-from ..routing.call import Attempt, Call, Outcome, Read, Send, Wait, authority
+from ..routing.call import Attempt, Call, Failure, Outcome, Read, Send, Wait, authority
 from ..routing.classify import call_failed
+from ..routing.failover_options import FallbackOptions
+from ..routing.faults import Fault
 from ..routing.flow import route
 from ..routing.hashing import hash_text
 from ..routing.hops import OFF, attempt_text, deadline_header
@@ -341,6 +343,38 @@ class Hop:
         """No response came."""
         self.span.failed(error)
         return Outcome(self._attempt, failure=self._exchange.library.failure(error), error=error)
+
+    def fault(self) -> Fault | None:
+        """What happens to it on purpose, if anything does."""
+        pool = self._exchange.pool
+        if pool.faults is None:
+            return None
+        with pool.lock:
+            fault = pool.fault(pool.faults, self._attempt.endpoint)
+        if fault is not None:
+            self.span.faulted("delay" if fault.abort is None else "abort")
+        return fault
+
+    def made_up(self, failure: Failure, text: str) -> Exception:
+        """What the caller's library raises in such a case."""
+        exchange = self._exchange
+        return exchange.library.made_up(failure, f"{text} (by faults of pool {exchange.pool.name})", exchange.request)
+
+    def answered(self, status: int) -> Any:
+        """A response that no endpoint sent."""
+        return self._exchange.library.answer(FallbackOptions(status=status))
+
+    def patience(self) -> float:
+        """Seconds that an endpoint has for its headers: until the attempt's deadline, or by the caller's timeouts."""
+        read = dict.get(self._progress, "read")
+        return _sooner(read, inf if self.seconds is None else self.seconds)
+
+    def waited(self) -> None:
+        """A while of the attempt's time passed before it is sent."""
+        if self.seconds is None:
+            return
+        self.seconds = self._exchange.seconds_left(self._attempt)
+        self._progress.update({name: _sooner(self._timeouts.get(name), self.seconds or 0) for name in _PHASES})
 
     def bound_body(self, seconds: float) -> None:
         """The body is read with this limit for each read, unless the caller's is smaller."""

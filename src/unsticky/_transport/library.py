@@ -75,6 +75,17 @@ class Library:
         found: Exception = self.module.ReadTimeout(text, request=request)
         return found
 
+    def made_up(self, failure: Failure, text: str, request: Any) -> Exception:
+        """An exception that `failure` takes for this one."""
+        names = self.module
+        kinds = {
+            Failure.CONNECT: names.ConnectError,
+            Failure.TIMEOUT: names.ReadTimeout,
+            Failure.BROKEN: names.ReadError,
+        }
+        error: Exception = kinds[failure](text, request=request)
+        return error
+
     def answer(self, options: FallbackOptions) -> Any:
         """The response that a fallback consists of."""
         text, kind = (options.body or "", "text/plain; charset=utf-8")

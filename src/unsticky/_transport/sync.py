@@ -17,6 +17,7 @@ from .beginnings import Beginning, worth_reading
 from .connections import Inner, Maker, shares
 from .endpoint import EndpointTransport
 from .exchange import Exchange
+from .injection import injected
 from .library import Library
 from .rescue import Elsewhere, rescue, tell
 from .streams import OpenBody
@@ -166,7 +167,9 @@ class SyncDriver:
         hop = exchange.hop(attempt)
         try:
             with hop.span.sending():
-                response = self._transport(hop.origin, hop.request).handle_request(hop.request)
+                response = None if exchange.pool.faults is None else injected(hop)
+                if response is None:
+                    response = self._transport(hop.origin, hop.request).handle_request(hop.request)
         except Exception as error:
             return hop.failed(error)
         except BaseException:

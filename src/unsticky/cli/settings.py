@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import SettingsError
 from ..routing.discovery import described
+from ..routing.fault_options import FaultOptions
 from ..routing.options import PoolOptions
 from ..scalars import Duration
 from ..settings import Found, Settings, find, read
@@ -111,6 +112,15 @@ def _approve(settings: Settings, found: Found) -> Iterator[str]:
         parts += [f"{pool.retry.attempts} attempt{'s'[: pool.retry.attempts != 1]}"]
         parts += [_limit("timeout", pool.timeout), f"health {pool.health.path}" if pool.health.path else ""]
         yield ", ".join(filter(None, parts))
+        yield from (f"    note: {note}" for note in _faults(pool.faults))
+
+
+def _faults(options: FaultOptions) -> Iterator[str]:
+    """What must not be overlooked before this goes into production."""
+    if options.abort_percent:
+        yield f"{options.abort_percent:g} % of its attempts fail on purpose (faults.abort_percent)"
+    if options.delay_percent and options.delay is not None:
+        yield f"{options.delay_percent:g} % of its attempts wait {options.delay.text} on purpose (faults.delay_percent)"
 
 
 def _endpoints(pool: PoolOptions) -> str:

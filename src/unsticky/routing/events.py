@@ -94,6 +94,14 @@ class EndpointsChanged:
     total: int
 
 
+@dataclass(frozen=True, slots=True)
+class FaultsInjected:
+    """Attempts fail or wait on purpose, so many percent of them; told with the first attempt."""
+
+    abort_percent: float
+    delay_percent: float
+
+
 PoolEvent = (
     Ejected
     | Returned
@@ -106,4 +114,5 @@ PoolEvent = (
     | DiscoveryFailed
     | DiscoveryRecovered
     | EndpointsChanged
+    | FaultsInjected
 )

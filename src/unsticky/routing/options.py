@@ -15,6 +15,7 @@ from ..rules import HASH_KEY, HOST_NAME, ORIGIN, Shorthand
 from ..scalars import Duration
 from .discovery_options import DiscoveryOptions as DiscoveryOptions
 from .failover_options import FallbackOptions, RuleOptions
+from .fault_options import FaultOptions
 from .fitness_options import EjectionOptions as EjectionOptions
 from .fitness_options import HealthOptions as HealthOptions
 from .fitness_options import LimitOptions as LimitOptions
@@ -183,3 +184,4 @@ class PoolOptions:
     load_report: LoadReportOptions = default(default_factory=LoadReportOptions)
     slow_start: SlowStartOptions = default(default_factory=SlowStartOptions)
     propagate: PropagateOptions = default(default_factory=PropagateOptions)
+    faults: FaultOptions = default(default_factory=FaultOptions)

@@ -16,7 +16,8 @@ from .classify import Verdict
 from .eligibility import Group, Ranking, Rules, Tier, by_priority, choice, rank_levels, renewed
 from .endpoint import EndpointState, EndpointStatus, endpoint_from, status
 from .error_rate import ErrorRate
-from .events import HealthChanged, Overflowed, PoolEvent
+from .events import FaultsInjected, HealthChanged, Overflowed, PoolEvent
+from .faults import Fault, Faults
 from .hashed import Build, HashPickers
 from .health import CheckResult, observe_check
 from .hedging import Hedging
@@ -66,6 +67,7 @@ class Pool:
         retry = options.retry
         self.budget = RetryBudget(retry.budget_ratio, retry.budget_per_second, clock.monotonic())
         self.hedging = Hedging.of(options.hedge, clock.monotonic())
+        self.faults = Faults.of(options.faults, random)
         self.releases: deque[Lease] = deque()
         self.used = False  # it has had a call
         self.tally = Tally()
@@ -276,6 +278,12 @@ class Pool:
         lease.good = True
         self._outliers.good(state, now)
         lease.generation = state.generation  # a new one after an ejection that the call ended: its body may still break
+
+    def fault(self, faults: Faults, endpoint: Endpoint) -> Fault | None:
+        """What happens to an attempt on purpose. That there are `faults` is told once."""
+        if not faults.drawn:
+            self._tell(FaultsInjected(self.options.faults.abort_percent, self.options.faults.delay_percent))
+        return faults.draw(endpoint.address)
 
     def outrun(self, lease: Lease, now: float) -> None:
         """Another attempt answered first, and this one is given up: no failure, but the endpoint was slow so far."""

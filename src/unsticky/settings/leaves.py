@@ -66,7 +66,8 @@ def _within(leaf: Leaf, value: Any) -> bool:
 def _expected(leaf: Leaf, raw: object) -> str:
     if leaf.type is Secret or (leaf.type is StoreURL and isinstance(raw, str)):
         return f"expected {leaf.allowed}"  # what was given may be a secret
-    near = get_close_matches(raw, leaf.choices, n=1) if isinstance(raw, str) else []
+    words = [choice for choice in leaf.choices if isinstance(choice, str)]
+    near = get_close_matches(raw, words, n=1) if isinstance(raw, str) else []
     hint = f'; did you mean "{near[0]}"?' if near else ""
     return f"expected {leaf.allowed}, got {shown(raw)}{hint}"
 

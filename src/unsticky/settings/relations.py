@@ -8,7 +8,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ..errors import Problem
+from ..routing.call import Endpoint
 from ..routing.failover_options import FallbackOptions, RuleOptions, WhenOptions
+from ..routing.fault_options import FaultOptions
 from ..routing.hop_options import InboundOptions
 from ..routing.hops import deadline_header
 from ..routing.maglev import is_prime
@@ -28,7 +30,7 @@ from ..routing.options import (
 from ..routing.weight_options import WEIGHTED, LoadReportOptions, ReportingOptions, SlowStartOptions
 from ..session.options import CookieOptions, SessionOptions
 from . import failover_relations as failover
-from .shapes import quoted
+from .shapes import quoted, suggest
 from .tree import Settings
 
 _OF_DNS = frozenset("name port scheme record host resolver nameservers minimum_ttl maximum_ttl".split())
@@ -97,6 +99,20 @@ def _check(options: HealthOptions) -> Iterator[Problem]:
 def _authorities(options: HealthOptions) -> Iterator[Problem]:
     if options.ca_file is not None and not options.verify:
         yield Problem("ca_file", "has no effect with verify = false")
+
+
+def _delay_is_known(options: FaultOptions) -> Iterator[Problem]:
+    if options.delay_percent and options.delay is None:
+        yield Problem("delay_percent", "has no effect without delay")
+
+
+def _faults_hit(options: PoolOptions) -> Iterator[Problem]:
+    if options.discovery is not None:
+        return  # nobody knows yet which endpoints there will be
+    addresses = [Endpoint.of(endpoint.url).address for endpoint in options.endpoints]
+    for index, address in enumerate(options.faults.endpoints):
+        if address not in addresses:
+            yield Problem(f"faults.endpoints[{index}]", f"no endpoint of the pool, {suggest(address, addresses)}")
 
 
 def _limits(options: LimitOptions) -> Iterator[Problem]:
@@ -314,6 +330,7 @@ _RELATIONS: dict[type, tuple[Relation, ...]] = {
             frozenset({"record", "port", "resolver", "nameservers", "minimum_ttl", "maximum_ttl"}), _records_are_meant
         ),
     ),
+    FaultOptions: (Relation(frozenset({"delay_percent", "delay"}), _delay_is_known),),
     LimitOptions: (Relation(frozenset({"maximum_in_flight", "maximum_in_flight_per_endpoint"}), _limits),),
     LoadReportOptions: (
         Relation(frozenset(field.name for field in fields(LoadReportOptions)), _reports_are_used),
@@ -328,6 +345,7 @@ _RELATIONS: dict[type, tuple[Relation, ...]] = {
         Relation(frozenset({"balancer", "hash", "endpoints"}), _maglev_has_room),
         Relation(frozenset({"balancer", "locality"}), _locality_is_used),
         Relation(frozenset({"hedge", "retry"}), _hedge_has_attempts),
+        Relation(frozenset({"endpoints", "faults"}), _faults_hit),
         Relation(frozenset({"balancer", "subset_size"}), _subset_is_meant),
         Relation(frozenset({"endpoints"}), _endpoints_differ),
         Relation(frozenset({"endpoints", "discovery"}), _endpoints_are_known),

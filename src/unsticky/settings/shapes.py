@@ -27,7 +27,7 @@ class Leaf:
     nonempty: bool = False
 
     @property
-    def choices(self) -> tuple[str, ...]:
+    def choices(self) -> tuple[str | int, ...]:
         return get_args(self.type) if get_origin(self.type) is Literal else ()
 
     @property
@@ -162,5 +162,5 @@ def suggest(word: str, allowed: Iterable[str], *, spell: Callable[[str], str] = 
     return f'did you mean "{spell(near[0])}"?' if near else f"allowed: {', '.join(spell(name) for name in names)}"
 
 
-def quoted(names: Iterable[str]) -> str:
-    return ", ".join(f'"{name}"' for name in names)
+def quoted(names: Iterable[str | int]) -> str:
+    return ", ".join(f'"{name}"' if isinstance(name, str) else str(name) for name in names)

@@ -23,11 +23,12 @@ _TEXTS = {
     "failover": "calls go to priority {to_priority} now, before to {from_priority}",
     "load_shift": "the priorities get {loads} of the calls",
     "overflow": "a call found no place, limits.{limit} is reached",
+    "faults_injected": "attempts fail on purpose ({abort_percent:g} %) or wait ({delay_percent:g} %), as `faults` says",
     "report_ignored": "the load reports of {endpoint} are ignored: {reason}",
     "call_failed": "a {method} failed, attempts: {attempts}; {why}",
     "fallback": "a {method} failed, and {fallback} stepped in; attempts: {attempts}; {why}",
 }
-_WARNINGS = frozenset({"ejection", "overflow", "report_ignored", "call_failed", "fallback"})
+_WARNINGS = frozenset({"ejection", "overflow", "report_ignored", "faults_injected", "call_failed", "fallback"})
 
 
 class RateLimit:

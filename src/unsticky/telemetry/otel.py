@@ -130,6 +130,10 @@ class AttemptSpan:
         self._span.set_status(StatusCode.ERROR)
         self._end()
 
+    def faulted(self, fault: str) -> None:
+        """It waits ("delay") or fails ("abort") on purpose."""
+        self._span.set_attribute("unsticky.fault", fault)
+
     def cancelled(self) -> None:
         """The caller went away, or another attempt was quicker, which is no error of this one."""
         self._span.set_attribute("unsticky.cancelled", True)
@@ -155,6 +159,8 @@ class Untraced:
     def responded(self, status: int, version: str) -> None: ...
 
     def failed(self, error: BaseException) -> None: ...
+
+    def faulted(self, fault: str) -> None: ...
 
     def cancelled(self) -> None: ...
 
@@ -233,6 +239,9 @@ class AttemptEvent(Untraced):
 
     def failed(self, error: BaseException) -> None:
         self._end("error.type", qualified_name(error))
+
+    def faulted(self, fault: str) -> None:
+        self._attributes["unsticky.fault"] = fault
 
     def cancelled(self) -> None:
         self._end("unsticky.cancelled", True)

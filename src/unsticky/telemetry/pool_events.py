@@ -8,6 +8,7 @@ from ..routing.events import (
     Ejected,
     EndpointsChanged,
     FailedOver,
+    FaultsInjected,
     HealthChanged,
     LoadShifted,
     Overflowed,
@@ -55,3 +56,5 @@ def described(event: PoolEvent) -> tuple[str, Attributes]:
             return "endpoints_changed", {"added": added, "removed": removed, "total": total}
         case ReportIgnored(endpoint, reason):
             return "report_ignored", {"endpoint": endpoint.address, "reason": reason}
+        case FaultsInjected(abort_percent, delay_percent):
+            return "faults_injected", {"abort_percent": abort_percent, "delay_percent": delay_percent}
