@@ -43,14 +43,14 @@ def first_then_second(two: list[Upstream]) -> list[Any]:
     return [{"url": two[0].url}, {"url": two[1].url, "priority": 1}]
 
 
-def get(way: str, pools: Pools, method: str = "GET") -> Any:
+def get(way: str, pools: Pools, method: str = "GET", **options: Any) -> Any:
     """One call: the response, with its body read."""
     if way == "sync":
-        with pools.client() as client:
+        with pools.client(**options) as client:
             return client.request(method, "http://catalog/")
 
     async def main() -> Any:
-        async with pools.async_client() as client:
+        async with pools.async_client(**options) as client:
             return await client.request(method, "http://catalog/")
 
     return asyncio.run(main()) if way == "asyncio" else trio.run(main)
@@ -134,21 +134,10 @@ def test_a_delay_longer_than_the_attempt_is_a_timeout(library: str, way: str, tw
 def test_the_callers_timeout_ends_a_delay(library: str, way: str, two: list[Upstream]) -> None:
     """Where the pool sets none, as it would end the wait for an endpoint that is slow."""
     faults = {"delay_percent": 100, "delay": "20s"}
-    module = LIBRARIES[library]
-
-    def call(pools: Pools) -> Any:
-        if way == "sync":
-            with pools.client(timeout=0.1) as client:
-                return client.post("http://catalog/")
-
-        async def main() -> Any:
-            async with pools.async_client(timeout=0.1) as client:
-                return await client.post("http://catalog/")
-
-        return asyncio.run(main()) if way == "asyncio" else trio.run(main)
-
-    with pools_over(library, [two[0].url], faults=faults) as pools, pytest.raises(module.ReadTimeout):
-        call(pools)
+    with pools_over(library, [two[0].url], faults=faults) as pools:
+        with pytest.raises(LIBRARIES[library].ReadTimeout):
+            get(way, pools, "POST", timeout=0.1)
+        assert in_flight(pools) == 0
 
 
 @both
@@ -167,6 +156,23 @@ def test_a_shorter_delay_waits(library: str, way: str, otlp: Telemetry, two: lis
     assert (late.attributes["unsticky.fault"], rescued.attributes["unsticky.fault"]) == ("delay", "delay")
     assert 290_000_000 <= late.end - late.start < 15_000_000_000
     assert rescued.end - rescued.start >= 99_000_000
+
+
+@both
+@ways
+def test_a_delay_leaves_the_attempt_the_rest_of_its_time(library: str, way: str) -> None:
+    """The transport below is told how long it has."""
+    module, seconds = LIBRARIES[library], []
+
+    def below(request: Any) -> Any:
+        seconds.append(request.extensions["timeout"]["read"])
+        return module.Response(200)
+
+    faults = {"delay_percent": 100, "delay": "100ms"}
+    options: dict[str, Any] = {"retry": {"attempt_timeout": "20s"}, "faults": faults}
+    with pools_over(library, ["http://10.0.0.1:8000"], **options) as pools:
+        assert get(way, pools, transport=module.MockTransport(below), timeout=None).status_code == 200
+    assert 0 < seconds[0] <= 19.9
 
 
 @both
