@@ -257,3 +257,198 @@ def test_no_process_is_left_behind_when_it_is_interrupted(tmp_path: Path, given:
     process.send_signal(given)
     assert process.wait(30) == (130 if given is signal.SIGINT else -9)
     eventually(lambda: leftovers(tmp_path) == [])
+
+
+WRITING = """
+import os, time
+from flask import Flask
+app = Flask(__name__)
+@app.get("/cart")
+def cart():
+    with open("notes.txt", "w") as file:
+        file.write("half")
+        file.flush()
+        {then}
+"""
+
+
+@pytest.mark.parametrize("then", ["os._exit(3)", "time.sleep(60)", "pass"])
+@pytest.mark.parametrize("isolation", ["ns", "swap"])
+def test_no_file_is_lost_whatever_the_app_does(tmp_path: Path, isolation: str, then: str) -> None:
+    (tmp_path / "notes.txt").write_text("precious")
+    arguments = ["shop:app", "--script", "flows.py", "--isolate", isolation, "--timeout", "1"]
+    run(tmp_path, *arguments, app=WRITING.format(then=then))
+    assert (tmp_path / "notes.txt").read_text() == "precious"
+
+
+RANDOM = """
+import random
+from flask import Flask, jsonify
+app = Flask(__name__)
+@app.get("/cart")
+def cart():
+    return jsonify(points=[random.randint(0, 99) for _ in range(100)], coin=random.choice("ab"))
+"""
+
+
+def test_random_numbers_of_a_few_values_are_no_proof(tmp_path: Path) -> None:
+    for _ in range(3):
+        done = run(tmp_path, app=RANDOM, script="SCRIPT = [('GET', '/cart')] * 6")
+        assert done.returncode == 0, done.stdout
+
+
+TOKENS = """
+from flask import Flask, jsonify, request
+app = Flask(__name__)
+@app.get("/")
+def home():
+    return "home"
+@app.post("/token")
+def token():
+    return jsonify(token="ann")
+@app.get("/me")
+def me():
+    return request.headers["authorization"]
+"""
+ASKING = """
+SCRIPT = [
+    ("GET", "/"),
+    ("POST", "/token"),
+    ("GET", "/me", lambda seen: {"headers": {"authorization": seen[1].json()["token"]}}),
+    ("GET", "/me", lambda seen: {"headers": {"authorization": seen[-1].text}}),
+]
+"""
+
+
+def test_responses_are_counted_by_the_script_in_each_schedule(tmp_path: Path) -> None:
+    done = run(tmp_path, app=TOKENS, script=ASKING)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+ONE_TIME = """
+from flask import Flask, jsonify
+app = Flask(__name__)
+USERS = set()
+@app.post("/login")
+def login():
+    USERS.add("ann")
+    return jsonify(ok=True)
+@app.get("/me")
+def me():
+    return jsonify(id=7) if USERS else ("who?", 401)
+@app.get("/item/<int:number>")
+def item(number):
+    return str(number)
+"""
+USING = """
+SCRIPT = [
+    ("POST", "/login"),
+    ("GET", "/me"),
+    ("GET", "/item/7", lambda seen: {"headers": {"x-id": seen[1].json()["id"]}}),
+]
+"""
+
+
+def test_a_request_that_can_not_be_made_any_more_is_a_difference(tmp_path: Path) -> None:
+    done = run(tmp_path, app=ONE_TIME, script=USING)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "PROVEN 1: GET /me" in done.stdout
+
+
+LATE = """
+import threading, time
+from pathlib import Path
+from flask import Flask
+app = Flask(__name__)
+def work():
+    time.sleep(0.3)
+    Path("shared/done.txt").write_text("done")
+@app.post("/start")
+def start():
+    threading.Thread(target=work).start()
+    return "", 202
+@app.get("/slow")
+def slow():
+    time.sleep(1)
+    return "slow"
+@app.get("/done")
+def done():
+    return Path("shared/done.txt").read_text()
+def reset():
+    Path("shared/done.txt").write_text("not yet")
+"""
+
+
+def test_work_that_outlives_its_response_is_done_by_every_replica(tmp_path: Path) -> None:
+    (tmp_path / "shared").mkdir()
+    arguments = ["shop:app", "--script", "flows.py", "--shared", "shared", "--reset", "shop:reset"]
+    done = run(
+        tmp_path, *arguments, app=LATE, script="SCRIPT = [('POST', '/start'), ('GET', '/slow'), ('GET', '/done')]"
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "script", "told"),
+    [
+        ("--shared nowhere.db", READ, "--shared nowhere.db: no such file or directory"),
+        ("", 'SCRIPT = [("POST", "/cart", {"form": 5})]', "POST /cart: its options: TypeError"),
+        ("", 'SCRIPT = [("POST", "/cart", {"json": {1, 2}})]', "POST /cart: its options: TypeError"),
+        ("", 'SCRIPT = [("GET", "/cart", lambda seen: None)]', "expected a mapping of options, got NoneType"),
+        ("", 'SCRIPT = [("GET", "/cart", lambda seen: 1 / 0)]', "its function: ZeroDivisionError"),
+        ("", "raise SystemExit", "can't be run: SystemExit"),
+        ("--json /nowhere/report.json", READ, "No such file or directory: '/nowhere/report.json'"),
+    ],
+)
+def test_bad_input_is_told_in_a_line(tmp_path: Path, arguments: str, script: str, told: str) -> None:
+    done = run(tmp_path, "shop:app", "--script", "flows.py", *arguments.split(), script=script)
+    assert done.returncode == 2, done.stdout
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("seconds", ["-1", "0", "nan", "inf", "soon"])
+def test_a_timeout_is_seconds_above_0(tmp_path: Path, seconds: str) -> None:
+    assert run(tmp_path, "shop:app", "--script", "flows.py", "--timeout", seconds).returncode == 2
+
+
+DAEMON = """
+import subprocess
+from flask import Flask
+app = Flask(__name__)
+@app.get("/cart")
+def cart():
+    subprocess.Popen(["sleep", "300"], start_new_session=True)
+    return str(subprocess.run(["false"]).returncode)
+"""
+
+
+def test_what_apps_start_ends_with_the_check(tmp_path: Path) -> None:
+    assert run(tmp_path, app=DAEMON).returncode == 0
+    eventually(lambda: leftovers(tmp_path) == [])
+
+
+def test_a_subprocess_of_an_app_with_threads_has_its_status(tmp_path: Path) -> None:
+    source = f"{THREADED}\n" + DAEMON.partition("app = Flask(__name__)")[2].replace("/cart", "/run").replace(
+        "cart()", "run()"
+    )
+    source = (
+        "import subprocess\n"
+        + source
+        + "\n@app.get('/checked')\ndef checked():\n    return run(), 500 - 300 * (run() == '1')\n"
+    )
+    done = run(tmp_path, app=source, script='SCRIPT = [("GET", "/checked")]')
+    assert "5xx in the control" not in done.stdout, done.stdout + done.stderr
+
+
+def test_terminated_it_cleans_up(tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text(SLOW)
+    (tmp_path / "flows.py").write_text("SCRIPT = [('GET', '/cart')] * 100")
+    command = [sys.executable, "-m", "unsticky", "check", "shop:app", "--script", "flows.py"]
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL, env=environment)
+    eventually(lambda: len(leftovers(tmp_path)) > 3)
+    process.terminate()
+    assert process.wait(60) == 128 + signal.SIGTERM
+    eventually(lambda: leftovers(tmp_path) == [])
+    assert not list(tmp_path.glob("unsticky-check-*"))

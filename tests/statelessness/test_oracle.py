@@ -149,3 +149,23 @@ def test_any_responses_can_be_compared(one: list[Any], other: list[Any], third: 
     count = min(len(one), len(other), len(third))
     runs = [[of_json(value) for value in run[:count]] for run in (one, other, third)]
     compare(*runs)
+
+
+def test_cookies_are_read_as_browsers_read_them() -> None:
+    given = ['prefs={"user":"ann"}; Path=/', "my[sid]=abc; Partitioned", "gone=; expires=Thu, 01 Jan 1970 00:00:00 GMT"]
+    response = Response(200, tuple(("set-cookie", header) for header in given))
+    assert dict(cookies(response)) == {"prefs": '{"user":"ann"}', "my[sid]": "abc", "gone": None}
+
+
+def test_headers_that_are_sets_have_no_order() -> None:
+    def response(allow: str) -> Response:
+        return Response(405, (("allow", allow),))
+
+    runs = [response("GET, PUT"), response("GET, PUT"), response("PUT, GET")]
+    assert found(*([run] for run in runs)) == []
+    assert found([runs[0]], [runs[0]], [response("GET")]) == ["header allow"]
+
+
+def test_a_large_text_is_compared_by_lines() -> None:
+    text = "\n".join(f"line {number} of a long text" for number in range(20_000))
+    assert found([of_text(text)], [of_text(text)], [of_text(text.replace("line 7 ", "line x "))]) == ["body[7][0]"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,6 +45,13 @@ examples:
 """
 
 
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError("expected seconds above 0")
+    return seconds
+
+
 _ARGUMENTS: dict[str, dict[str, Any]] = {
     "app": {"metavar": "APP", "help": '"module:attribute" of a WSGI or ASGI app, or of a factory with ()'},
     "--script": {"metavar": "FILE", "required": True, "help": 'requests: .py, .har, OpenAPI .json, or "openapi"'},
@@ -54,7 +62,7 @@ _ARGUMENTS: dict[str, dict[str, Any]] = {
     "--allow": {**_MANY, "metavar": "PATTERN", "help": 'variables that may differ, such as "shop.metrics:*"'},
     "--ignore": {**_MANY, "metavar": "PATTERN", "help": 'what may differ in responses, such as "header x-replica"'},
     "--isolate": {"choices": ("auto", "ns", "swap", "none"), "default": "auto", "help": "how disks are kept apart"},
-    "--timeout": {"metavar": "SECONDS", "type": float, "default": 10.0, "help": "for one request (10)"},
+    "--timeout": {"metavar": "SECONDS", "type": _seconds, "default": 10.0, "help": "for one request (10)"},
     "--keep-store": {"action": "store_true", "help": "leave sessions where the settings say; --reset empties them"},
     "--strict": {"action": "store_true", "help": "fail on suspects, too"},
     "--verbose": {"action": "store_true", "help": "print what is only worth knowing, too"},
@@ -80,18 +88,16 @@ def check(options: argparse.Namespace) -> int:
     from ..statelessness.findings import Verdict
 
     progress = Progress("request", "sent")
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ending, lambda number, _: sys.exit(128 + number))  # so that all is cleaned up
     try:
         with progress:
             found = checked_app(_plan(options), SystemClock(), asked=progress.add)
-    except (CheckError, SettingsError) as error:
+        if options.json:
+            _write(options.json, json.dumps(report.document(found), indent=2, ensure_ascii=False))
+    except (CheckError, SettingsError, OSError) as error:
         print(f"unsticky check: {error}", file=sys.stderr)
         return 2
-    if options.json:
-        text = json.dumps(report.document(found), indent=2, ensure_ascii=False)
-        if options.json == "-":
-            print(text)
-        else:
-            Path(options.json).write_text(f"{text}\n", encoding="utf-8")
     if options.json != "-":
         print("\n".join(report.lines(found, everything=options.verbose)))
     failed = found.of(Verdict.PROVEN) or (options.strict and found.of(Verdict.SUSPECT))
@@ -110,3 +116,10 @@ def _plan(options: argparse.Namespace) -> Plan:
         allow=(*options.allow, *declared.allow), ignore=tuple(options.ignore), reset=options.reset,
         timeout=options.timeout, keep_store=options.keep_store,
     )  # fmt: skip
+
+
+def _write(file: str, text: str) -> None:
+    if file == "-":
+        print(text)
+    else:
+        Path(file).write_text(f"{text}\n", encoding="utf-8")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from ..clock import Clock
-from ..errors import CheckError
+from ..errors import CheckError, ScriptError
 from . import findings, schedules, script, walk
 from .findings import Finding, Suspect, Verdict
 from .fleet import Fleet
@@ -17,6 +17,7 @@ from .runs import Ran, Runner
 from .schedules import Schedule
 from .step import Step
 
+_CONTROLS = 8  # more of them: a coin falls on the same side ten times in a row once in 512
 _MOST_CONFIRMING = 40  # requests that are sent again to interpreters of their own
 
 
@@ -109,23 +110,30 @@ class _Check:
     ) -> Comparison:
         """Without chance, and without what only a fork does.
 
-        Small random numbers repeat by chance: two more controls and the same experiment once more must agree. Two forks
-        begin with the same random numbers, and with connections in common, which two processes do not.
+        Random numbers of a few values repeat by chance: more controls, and the experiment twice more, must agree. Two
+        forks begin with the same random numbers, and with connections in common, which two processes do not.
         """
         count = max(one.turn for one in comparison.differences) + 1
         steps = [turn.step for turn in schedule[:count]]
         first, second = controls[0][:count], controls[1][:count]
         places = _places(comparison)
-        for boot in (self.plan.replicas - 1, 0):
-            other = _responses(self._run(f"{name}, another control", schedules.control(steps, boot)))
-            places -= _places(compare(first, second, other))
+        for number in range(_CONTROLS):
+            if places:
+                name_of_run = f"{name}, control {number + 3}"
+                other = _responses(self._run(name_of_run, schedules.control(steps, number % self.plan.replicas)))
+                places -= _places(compare(first, second, other))
         forked = any(_may_be_of_a_fork(one, first) for one in comparison.differences if (one.turn, one.path) in places)
-        interpreters = self.fleet.forks and forked and count <= _MOST_CONFIRMING
-        if forked and not interpreters and self.fleet.forks:
-            self.notes.append(f"{name}: too many requests to confirm it by interpreters of their own")
-        if places:
-            tried = _responses(self._run(f"{name}, once more", schedule[:count], interpreters=interpreters))
-            places &= _places(compare(first, second, tried))
+        if forked and self.fleet.forks and count > _MOST_CONFIRMING:
+            self.notes.append(
+                f"{name}: differences that forks may cause were left out: too many requests to confirm them"
+            )
+            doubtful = [one for one in comparison.differences if _may_be_of_a_fork(one, first)]
+            places -= {(one.turn, one.path) for one in doubtful}
+            forked = False
+        for interpreters in (False, self.fleet.forks and forked):
+            if places:
+                tried = self._run(f"{name}, once more", schedule[:count], interpreters=interpreters)
+                places &= _places(compare(first, second, _responses(tried)))
         kept = tuple(one for one in comparison.differences if (one.turn, one.path) in places)
         return Comparison(kept, comparison.unstable, comparison.compared)
 
@@ -138,6 +146,8 @@ class _Check:
     def _alive(self, control: Sequence[Ran]) -> None:
         """An app that answers nothing, or that the script does not fit, proves nothing."""
         failures = [ran for ran in control if ran.response.failure]
+        if unmade := [ran for ran in failures if ran.response.failure.startswith("the script")]:
+            raise ScriptError(unmade[0].trace)
         if len(failures) == len(control):
             ran = failures[0]
             raise CheckError(f"{self.steps[0].title}: {ran.response.failure}\n{ran.trace}".rstrip())

@@ -1,7 +1,7 @@
 """What a replica writes to disk is its own, as on a machine of its own. Only declared paths are shared.
 
 Two ways. In a mount namespace of its own (Linux, as root or where users may have namespaces) a replica sees overlays of
-the working directory, the home and the temporary ones: whoever writes, also a child process, writes into memory.
+all directories and of what is mounted on them: whoever writes, also a child process, writes into memory.
 Elsewhere the interpreter's audit hook sees what is opened for writing, keeps the original aside, and the replica's
 version is swapped in for its own requests only.
 """
@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -53,13 +52,6 @@ def choose(wanted: str, shared: Sequence[str], own: str) -> Disk:
     return Swapped(shared, own)
 
 
-def private_roots() -> list[str]:
-    """The directories that an app writes to: none of them inside of another."""
-    wanted = {os.getcwd(), os.path.expanduser("~"), tempfile.gettempdir(), "/tmp", "/var/tmp"}
-    found = sorted({os.path.realpath(path) for path in wanted if os.path.isdir(path)} - {"/"})
-    return [path for path in found if not any(path != other and inside(path, other) for other in found)]
-
-
 class Unprotected:
     name = "none"
 
@@ -75,7 +67,7 @@ class Namespaced(Unprotected):
 
     def __init__(self, shared: Sequence[str]) -> None:
         """Raises OSError where this system does not allow it; then nothing has changed."""
-        self._overlays = namespaces.Overlays(private_roots(), [os.path.realpath(path) for path in shared])
+        self._overlays = namespaces.Overlays(namespaces.private_roots(), [os.path.realpath(path) for path in shared])
         self._overlays.enter("boot")
         self._before: dict[str, tuple[int, int]] = {}
 
@@ -158,9 +150,25 @@ class Swapped(Unprotected):
         if any(inside(full, shared) for shared in self._shared) or os.path.isdir(full):
             return
         with self._quietly():
-            original = self._originals / f"{len(self._kept)}-{os.path.basename(full)}"
+            original = self._originals / f"{len(self._kept)}-{os.path.basename(full)[-100:]}"
             _copy(Path(full), original)
+            # Before the app writes: whoever ends us, the check puts the originals back.
+            with open(self._originals / JOURNAL, "ab") as journal:
+                journal.write(os.fsencode(f"{original.name}\0{full}\0"))
             self._kept[full] = original
+
+
+JOURNAL = "journal"
+
+
+def put_back(own: str) -> None:
+    """The host's files as they were before the first replica wrote to them. For when no replica runs any more."""
+    for journal in sorted(
+        Path(own).glob(f"*/originals/{JOURNAL}"), key=lambda path: path.stat().st_mtime_ns, reverse=True
+    ):
+        parts = os.fsdecode(journal.read_bytes()).split("\0")
+        for name, path in zip(parts[0::2], parts[1::2], strict=False):
+            _copy(journal.parent / name, Path(path))
 
 
 class _Quiet:

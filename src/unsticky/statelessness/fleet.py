@@ -19,9 +19,11 @@ from typing import Any, Self
 import msgspec
 
 from ..errors import CheckError
+from . import disks
 from .replica import Options
 from .wire import Answer, Asked, End, Fork, Hello, Message, Serve, Snapshot, receive, send
 
+_MARK = "UNSTICKY_CHECK"  # in the environment of all that a check starts, and of what that starts
 _BOOT = 60.0  # seconds that importing an app may take
 _TAIL = 2000  # characters of a replica's output that an error shows
 
@@ -77,7 +79,11 @@ class Fleet:
         keep_store: bool = False,
     ) -> None:
         """Raises CheckError when the app can't be had. `keep_store`: sessions stay in the store that the app names."""
+        for path in shared:
+            if not os.path.exists(path):
+                raise CheckError(f"--shared {path}: no such file or directory; make it first, or share its directory")
         self._own = Path(tempfile.mkdtemp(prefix="unsticky-check-"))
+        self._mark = secrets.token_hex(8)
         self.state = self._own / "state"
         self.state.mkdir()
         self._timeout = timeout
@@ -120,6 +126,8 @@ class Fleet:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+        _kill_marked(self._mark)
+        disks.put_back(self._options.own)
         shutil.rmtree(self._own, ignore_errors=True)
 
     def __enter__(self) -> Self:
@@ -160,7 +168,7 @@ class Fleet:
             "HOSTNAME": host,
             "TMPDIR": str(temporary),
             "PYTHONDONTWRITEBYTECODE": "1",
-            "UNSTICKY_CHECK": "1",
+            _MARK: self._mark,
         }
         if not self._keep_store:
             mine["UNSTICKY_SESSION__STORE"] = f"sqlite:///{self.state}/sessions.db"
@@ -180,8 +188,11 @@ class Fleet:
 
     def _said(self, process: subprocess.Popen[bytes]) -> str:
         number = self._processes.index(process)
-        logs = [path for path in self._own.glob("boot-*.log") if path.stem.endswith(f"-{number}")]
-        text = logs[0].read_text(errors="replace").strip()[-_TAIL:] if logs else ""
+        return next((self._log(path.stem) for path in self._own.glob(f"boot-*-{number}.log")), "")
+
+    def _log(self, name: str) -> str:
+        path = self._own / f"{name}.log"
+        text = path.read_text(errors="replace").strip()[-_TAIL:] if path.exists() else ""
         return f"; it said:\n{text}" if text else ""
 
     def _forked(self, boot: int) -> Connected:
@@ -200,7 +211,8 @@ class Fleet:
             send(ours, message)
         hello = receive(ours)
         if not isinstance(hello, Hello):
-            raise CheckError(f"{self._options.app}: a replica of {boot.name} died at its start")
+            said = self._log(boot.name)
+            raise CheckError(f"{self._options.app}: a replica of {boot.name} died at its start{said}")
         if hello.problem:
             raise CheckError(f"{self._options.app}: {hello.problem}")
         return Connected(ours, hello)
@@ -213,3 +225,14 @@ class Fleet:
     def asked(self, replica: Connected, request: Asked) -> Answer:
         answer: Answer = replica.ask(request, self._timeout)
         return answer
+
+
+def _kill_marked(mark: str) -> None:
+    """End what apps started in sessions of their own. Linux tells each process's environment; elsewhere it stays."""
+    wanted = f"{_MARK}={mark}".encode()
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if wanted in (entry / "environ").read_bytes().split(b"\0"):
+                os.kill(int(entry.name), signal.SIGKILL)
+        except (OSError, ValueError):  # gone, or not ours to look at
+            continue

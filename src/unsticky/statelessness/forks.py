@@ -10,6 +10,7 @@ import gc
 import os
 import random
 import sqlite3
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -23,11 +24,12 @@ _WITH = "in `with client:`"
 
 
 class _Served(msgspec.Struct):
-    """What the fork sends back. Without a status: the app raised, which only the process itself can show."""
+    """What the fork sends back: a response, or what the app raised."""
 
     status: str = ""
     headers: list[tuple[str, str]] = []
     body: bytes = b""
+    raised: tuple[str, str, list[Any]] | None = None  # module, name and arguments of an exception
 
 
 _encode, _decode = msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder(_Served).decode
@@ -83,7 +85,8 @@ class Amnesia:
                 'such as f"sqlite:///{tmp_path}/test.db".'
             )
         if failed:
-            yield "A test that fails only with --stateless-amnesia relies on what a replica remembers."
+            yield "A test that fails only with --stateless-amnesia relies on what a replica remembers, or looks into"
+            yield "the process itself: at a mock, an outbox, a variable of the app."
 
     def _forget(self, serve: Callable[[], _Served], reason: str) -> _Served | None:
         """What a fork answers; None if the process itself has to."""
@@ -91,10 +94,9 @@ class Amnesia:
             self._skipped[reason] += 1
             return None
         served = _in_a_fork(serve)
-        if not served.status:
-            self._skipped["the app raised an exception, which the test may want"] += 1
-            return None
         self._forked += 1
+        if served.raised is not None:
+            raise _again(*served.raised)
         return served
 
 
@@ -107,7 +109,23 @@ def _in_a_fork(serve: Callable[[], _Served]) -> _Served:
     with open(reading, "rb") as pipe:
         data = pipe.read()
     os.waitpid(child, 0)
-    return _decode(data) if data else _Served()
+    return _decode(data) if data else _Served(raised=("builtins", "RuntimeError", ["the request's fork died"]))
+
+
+def _again(module: str, name: str, arguments: list[Any]) -> BaseException:
+    """The exception that the app raised in the fork, as far as one can be made of it."""
+    kind = getattr(sys.modules.get(module), name, None)
+    try:
+        if isinstance(kind, type) and issubclass(kind, BaseException):
+            return kind(*arguments)
+    except Exception:  # it wants other arguments
+        pass
+    return RuntimeError(f"{module}.{name}: {', '.join(map(str, arguments))}")
+
+
+def _told(error: BaseException) -> _Served:
+    plain = [one if isinstance(one, (str, int, float, bytes, bool, type(None))) else str(one) for one in error.args]
+    return _Served(raised=(type(error).__module__, type(error).__qualname__, plain))
 
 
 def _serve_and_end(serve: Callable[[], _Served], writing: int) -> None:
@@ -115,7 +133,11 @@ def _serve_and_end(serve: Callable[[], _Served], writing: int) -> None:
     try:
         random.seed()
         with open(writing, "wb") as pipe:
-            pipe.write(_encode(serve()))
+            try:
+                served = serve()
+            except Exception as error:
+                served = _told(error)
+            pipe.write(_encode(served))
     finally:
         os._exit(0)
 

@@ -17,6 +17,26 @@ _BIND, _REC, _PRIVATE = 0x1000, 0x4000, 0x40000
 _BASE = "/dev/shm"  # always there on Linux, and no place that an app's own files are in
 
 
+_SYSTEM = ("/dev", "/proc", "/run", "/sys")
+
+
+def private_roots() -> list[str]:
+    """What shall be private: the directories below / and what is mounted on them, the outer ones first."""
+    tops = [f"/{name}" for name in sorted(os.listdir("/"))]
+    found = {path for path in tops if os.path.isdir(path) and not os.path.islink(path)}
+    return sorted(path for path in found | set(_mounted()) if not path.startswith(_SYSTEM) and os.path.isdir(path))
+
+
+def _mounted() -> list[str]:
+    with open("/proc/self/mountinfo", encoding="utf-8") as file:
+        return [path for line in file if (path := _unescaped(line.split()[4])) != "/"]
+
+
+def _unescaped(path: str) -> str:
+    """Blanks and the like are written in octal there."""
+    return path.encode("latin-1", "replace").decode("unicode_escape") if "\\" in path else path
+
+
 class Overlays:
     """Private views of `roots`, with `shared` paths as they are."""
 
@@ -26,7 +46,8 @@ class Overlays:
             raise OSError("this system has no mount namespaces")
         self._libc = ctypes.CDLL(None, use_errno=True)
         self._roots = roots
-        self._shared = [path for path in shared if os.path.exists(path)]
+        files = [path for path in _mounted() if os.path.isfile(path) and not path.startswith(_SYSTEM)]
+        self._shared = [*files, *(path for path in shared if os.path.exists(path))]
         self._uppers: dict[str, int] = {}  # open directories, by root
         self._layers: list[str] = []  # names of the upper layers so far, the newest last
         self._user = self._unshare()
@@ -44,7 +65,12 @@ class Overlays:
         here = os.getcwd()
         for number, root in enumerate(self._roots):
             below = [f"{_BASE}/layers/{layer}/{number}/upper" for layer in reversed(self._layers)]
-            self._overlay(root, [*below, f"{_BASE}/original/{number}"], f"{_BASE}/layers/{name}/{number}")
+            try:
+                self._overlay(root, [*below, f"{_BASE}/original/{number}"], f"{_BASE}/layers/{name}/{number}")
+            except (
+                OSError
+            ):  # a file system that no overlay goes over: it stays as it is, also if it is mounted on another
+                self._mount(f"{_BASE}/original/{number}", root, None, _BIND)
         for number, path in enumerate(self._shared):
             self._mount(f"{_BASE}/shared/{number}", path, None, _BIND)
         self._uppers = {

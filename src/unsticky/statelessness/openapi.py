@@ -113,8 +113,8 @@ class _Maker:
 
     def _of_many(self, key: str, schemas: list[Any], depth: int) -> Any:
         if key != "allOf":
-            return self._value(schemas[0], depth)
-        parts = [self._value(schema, depth) for schema in schemas]
+            return self._value(schemas[0], depth + 1) if depth < _DEEPEST else None
+        parts = [self._value(schema, depth + 1) for schema in schemas] if depth < _DEEPEST else [None]
         return {name: value for part in parts if isinstance(part, dict) for name, value in part.items()} or parts[0]
 
     def _object(self, schema: Mapping[str, Any], depth: int) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import io
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
+from urllib.parse import quote
 
 from ..clock import SystemClock
 from ..errors import CheckError
@@ -50,7 +51,8 @@ class Recorder:
             for name, value in environ.items()
             if name.startswith("HTTP_") or name == "CONTENT_TYPE"
         }
-        self._keep(app, environ["REQUEST_METHOD"], environ["PATH_INFO"] + (f"?{query}" if query else ""), headers, body)
+        path = quote(environ["PATH_INFO"].encode("latin-1", "replace"), safe="/:@!$&'()*+,;=~")
+        self._keep(app, environ["REQUEST_METHOD"], path + (f"?{query}" if query else ""), headers, body)
         return original(app, environ, buffered=buffered)
 
     def asgi(self, original: Original, transport: Any, request: Any) -> Any:
@@ -79,18 +81,20 @@ class Recorder:
         yield from self._lines
 
     def _over(self, fleet: Fleet, target: str) -> bool:
-        proven = 0
+        proven = lost = 0
         for test, steps in self._steps.items():
             try:
                 found = examine(fleet, Plan(app=target, script=test, replicas=self._replicas), steps, SystemClock())
             except CheckError as error:
                 self._lines.append(f"{test}: not replayed: {error}")
+                lost += 1
                 continue
             if found.of(Verdict.PROVEN):
                 proven += 1
                 self._lines += [f"{test}", *(f"  {line}".rstrip() for line in _proofs(found))]
         requests = sum(map(len, self._steps.values()))
-        text = f"{requests} requests of {len(self._steps)} tests were replayed over {self._replicas} replicas"
+        missing = f", {lost} of them could not be" if lost else ""
+        text = f"{requests} requests of {len(self._steps)} tests were replayed over {self._replicas} replicas{missing}"
         self._lines.append(f"{text}: {f'{proven} tests depend on the replica' if proven else 'no counter-example'}.")
         return proven > 0
 

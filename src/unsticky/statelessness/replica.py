@@ -77,6 +77,7 @@ class _Boot:
             if isinstance(message, Snapshot):
                 send(self._connection, Held(self._look()))
             elif isinstance(message, Serve):
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 return self.replica(message.name, self._connection)
             else:
                 _, fds, _, _ = socket.recv_fds(self._connection, 1, 1)
@@ -110,11 +111,15 @@ class _Boot:
             send(connection, Hello(name, os.getpid(), problem=str(problem)))
             return
         send(connection, Hello(name, os.getpid(), self._kind, isolation=self._disk.name))
-        while not isinstance(message := receive(connection), (End, type(None))):
+        while not isinstance(message := self._next(app, connection), (End, type(None))):
             send(connection, self._answer(app, message))
         self._disk.enter()
         app.close()
         self._disk.leave()
+
+    def _next(self, app: Running, connection: socket.socket) -> Any:
+        app.idle(connection)
+        return receive(connection)
 
     def _answer(self, app: Running, message: Message) -> Message:
         if isinstance(message, Snapshot):
@@ -133,7 +138,9 @@ class _Boot:
         return answer
 
     def _counts(self, path: str) -> bool:
-        return not disks.passed(path) and not any(disks.inside(path, shared) for shared in self._options.shared)
+        return not disks.passed(path) and not any(
+            disks.inside(path, place) for place in (*self._options.shared, os.path.realpath(self._options.own))
+        )
 
     def _document(self) -> bytes:
         """The app's own OpenAPI document, where it makes one as FastAPI does."""

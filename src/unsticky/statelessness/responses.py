@@ -7,12 +7,14 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
-from http.cookies import CookieError, SimpleCookie
 from typing import Any
 
 Path = tuple[str | int, ...]
 Leaves = dict[Path, str]
 
+_FLAGS = ("path", "domain", "secure", "httponly", "samesite", "partitioned")
+_LISTS = frozenset({"allow", "vary", "access-control-allow-methods", "access-control-allow-headers"})  # in any order
+_LARGE = 1 << 16  # bytes of a text that is compared by lines
 IGNORED = frozenset(
     {"date", "server", "content-length", "etag", "last-modified", "age", "x-process-time", "server-timing"}
 )
@@ -55,7 +57,8 @@ def content(response: Response) -> Any:
         except ValueError:
             pass
     if kind.startswith("text/") or kind.endswith(("xml", "javascript", "json", "urlencoded")) or not kind:
-        return [_tokens(line) for line in response.text.splitlines()]
+        text = response.text
+        return [[line] if len(text) > _LARGE else _tokens(line) for line in text.splitlines()]
     return sha256(response.body).hexdigest()
 
 
@@ -81,10 +84,12 @@ def leaves(response: Response, tree: Any, without_order: Iterable[Path] = ()) ->
     counts: dict[str, int] = {}
     for name, value in response.headers:
         if name == "set-cookie":
-            found.update(_cookies(value))
+            key, _, attributes = _cookie(value)
+            flags = [f"{flag}={attributes[flag]}" for flag in _FLAGS if flag in attributes]
+            found["cookie", key] = " ".join(["cleared" if _is_gone(attributes) else "set", *flags])
         elif name not in IGNORED:
             counts[name] = number = counts.get(name, -1) + 1
-            found["header", name, number] = _masked(value)
+            found["header", name, number] = _sorted_list(value) if name in _LISTS else _masked(value)
     found.update(_flat(tree, ("body",), frozenset(("body", *path) for path in without_order)))
     return found
 
@@ -93,28 +98,24 @@ def cookies(response: Response) -> Iterator[tuple[str, str | None]]:
     """What the client keeps by it: names and values; None for one that is to be forgotten."""
     for name, value in response.headers:
         if name == "set-cookie":
-            for morsel in _morsels(value):
-                gone = morsel["max-age"] == "0" or "1970" in morsel["expires"]
-                yield morsel.key, None if gone else morsel.coded_value
+            key, kept, attributes = _cookie(value)
+            yield key, None if _is_gone(attributes) else kept
 
 
-def _cookies(value: str) -> Leaves:
-    """That a cookie is set or cleared, and how; its value is opaque, and goes back to the app anyway."""
-    found: Leaves = {}
-    for morsel in _morsels(value):
-        gone = morsel["max-age"] == "0" or "1970" in morsel["expires"]
-        flags = [f"{key}={morsel[key]}" for key in ("path", "domain", "secure", "httponly", "samesite") if morsel[key]]
-        found["cookie", morsel.key] = " ".join(["cleared" if gone else "set", *flags])
-    return found
+def _cookie(value: str) -> tuple[str, str, dict[str, str]]:
+    """Name, value and attributes of a Set-Cookie header, as browsers read it (RFC 6265 5.2): the value is opaque."""
+    pair, *rest = value.split(";")
+    name, _, kept = pair.partition("=")
+    attributes = {key.strip().lower(): text.strip() for key, _, text in (part.partition("=") for part in rest)}
+    return name.strip(), kept.strip(), attributes
 
 
-def _morsels(value: str) -> list[Any]:
-    jar: SimpleCookie = SimpleCookie()
-    try:
-        jar.load(value)
-    except CookieError:
-        return []
-    return list(jar.values())
+def _is_gone(attributes: Mapping[str, str]) -> bool:
+    return attributes.get("max-age") == "0" or "1970" in attributes.get("expires", "")
+
+
+def _sorted_list(value: str) -> str:
+    return ", ".join(sorted(part.strip() for part in value.split(",")))
 
 
 def _flat(tree: Any, at: Path, without_order: frozenset[Path]) -> Leaves:

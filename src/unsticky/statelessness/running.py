@@ -7,6 +7,7 @@ import importlib
 import inspect
 import io
 import os
+import socket
 import sys
 import traceback
 from collections.abc import Iterable
@@ -30,6 +31,9 @@ class Running(Protocol):
     state: dict[str, Any]  # what its lifespan made
 
     def ask(self, asked: Asked) -> Answer: ...
+    def idle(self, connection: socket.socket) -> None:
+        """Until there is something to read: what earlier requests left running goes on."""
+
     def close(self) -> None: ...
 
 
@@ -109,6 +113,7 @@ class _Wsgi:
         headers = [(name.lower(), value) for name, value in started[1]]
         return Answer(int(started[0].split()[0]), headers, bytes(body))
 
+    def idle(self, connection: socket.socket) -> None: ...
     def close(self) -> None: ...
 
 
@@ -179,6 +184,14 @@ class _Asgi:
 
     def ask(self, asked: Asked) -> Answer:
         return self._loop.run_until_complete(self._asked(asked))
+
+    def idle(self, connection: socket.socket) -> None:
+        readable = asyncio.Event()
+        self._loop.add_reader(connection, readable.set)
+        try:
+            self._loop.run_until_complete(readable.wait())
+        finally:
+            self._loop.remove_reader(connection)
 
     async def _asked(self, asked: Asked) -> Answer:
         start: dict[str, Any] = {}

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ..errors import CheckError
+from ..errors import CheckError, ScriptError
 from .fleet import Connected, Fleet
 from .responses import Response, cookies
 from .schedules import FRESH, Schedule, Turn
 from .step import Step
 from .wire import Answer, Asked, Changed
 
+_MOST_ALIVE = 24  # replicas at once; then the oldest ends
 _RESET = 60.0  # seconds for a reset of the caller's own
 
 
@@ -55,23 +56,34 @@ class Runner:
         self, schedule: Schedule, kept: dict[tuple[int, int], Connected], watched: bool, interpreters: bool
     ) -> Iterator[Ran]:
         make = self.fleet.fresh if interpreters else self.fleet.fork
-        seen: list[Response] = []
-        for turn in schedule:
-            slot = turn.boot, turn.replica
+        seen: dict[int, Response] = {}  # by step; of one that is repeated the latest
+        for number, turn in enumerate(schedule):
+            # A fresh one lives on until the run is over: what it does after its response is part of the request.
+            slot = turn.boot, number + 1 if turn.replica == FRESH else -turn.replica
             replica = kept.get(slot) or make(turn.boot)
             kept[slot] = replica
-            answer = self.fleet.asked(replica, self._request(turn, seen, watched))
-            if turn.replica == FRESH or _is_gone(answer):
+            answer = self._answer(replica, turn, seen, watched)
+            if _is_gone(answer):
                 kept.pop(slot).end()
+            if len(kept) > _MOST_ALIVE:
+                kept.pop(next(iter(kept))).end()
             response = Response(answer.status, tuple(answer.headers), answer.body, answer.failure)
-            seen.append(response)
+            seen[turn.step] = response
             self._keep_cookies(response)
             self.asked()
             yield Ran(turn, response, tuple(answer.changed), tuple(answer.files), answer.trace)
 
-    def _request(self, turn: Turn, seen: Sequence[Response], watched: bool) -> Asked:
+    def _answer(self, replica: Connected, turn: Turn, seen: Mapping[int, Response], watched: bool) -> Answer:
+        """What a request came to; also if it can't be made, because an earlier response was not what it was before."""
+        try:
+            request = self._request(turn, seen, watched)
+        except ScriptError as error:
+            return Answer(failure="the script has no request for what came before", trace=str(error))
+        return self.fleet.asked(replica, request)
+
+    def _request(self, turn: Turn, seen: Mapping[int, Response], watched: bool) -> Asked:
         step = self.script[turn.step]
-        headers, body = step.content(seen)
+        headers, body = step.content([seen[number] for number in range(turn.step)])
         if self._jar and not any(name == "cookie" for name, _ in headers):
             headers = [*headers, ("cookie", "; ".join(f"{name}={value}" for name, value in self._jar.items()))]
         return Asked(step.method, step.path, headers, body, watched)
@@ -97,4 +109,5 @@ def _call(target: str) -> None:
     except subprocess.TimeoutExpired:
         raise CheckError(f"--reset {target}: not done within {_RESET:.0f} s") from None
     if done.returncode:
-        raise CheckError(f"--reset {target}: {done.stderr.strip().splitlines()[-1:] or 'failed'}")
+        said = done.stderr.strip().splitlines()
+        raise CheckError(f"--reset {target}: {said[-1] if said else 'failed'}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import runpy
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -65,10 +66,15 @@ def _step(entry: object, place: str) -> Step:
 
 
 def _of_python(path: Path) -> tuple[Step, ...]:
+    sys.path.insert(0, str(path.resolve().parent))  # as for a script that is run: what lies beside it can be imported
     try:
         names = runpy.run_path(str(path))
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # SystemExit, too
         raise ScriptError(f"{path}: can't be run: {type(error).__name__}: {error}") from error
+    finally:
+        sys.path.pop(0)
     if "SCRIPT" not in names:
         raise ScriptError(f'{path}: has no SCRIPT = [("GET", "/"), ...]')
     return checked(names["SCRIPT"], str(path))
@@ -77,14 +83,13 @@ def _of_python(path: Path) -> tuple[Step, ...]:
 def _of_har(document: Any, source: str) -> Iterator[Step]:
     """The requests of a recording to its first origin. Cookies are left out: each run gets its own."""
     try:
-        requests = [entry["request"] for entry in document["log"]["entries"]]
-        origin = urlsplit(requests[0]["url"]).netloc if requests else ""
-        for request in requests:
-            url = urlsplit(request["url"])
-            if url.netloc == origin:
+        made = [entry["request"] for entry in document["log"]["entries"]]
+        sent = [(one, urlsplit(one["url"])) for one in made if one["url"].startswith(("http://", "https://"))]
+        for request, url in sent:
+            if url.netloc == sent[0][1].netloc and request["method"].upper() in METHODS:
                 target = (url.path or "/") + (f"?{url.query}" if url.query else "")
                 yield Step(request["method"].upper(), target, _recorded(request))
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ScriptError(f"{source}: is no HAR recording: {type(error).__name__}: {error}") from error
 
 
@@ -94,7 +99,7 @@ def _recorded(request: Mapping[str, Any]) -> dict[str, Any]:
     posted = request.get("postData") or {}
     text = posted.get("text")
     if text is None and posted.get("params"):
-        text = urlencode([(one["name"], one.get("value", "")) for one in posted["params"]])
+        text = urlencode([(one["name"], one.get("value") or "") for one in posted["params"]])
     return {"headers": kept, **({"body": text} if text is not None else {})}
 
 
@@ -106,7 +111,12 @@ def _json(path: Path) -> Any:
 
 
 def _of_openapi(document: Any, source: str) -> tuple[Step, ...]:
-    return tuple(requests(document, source))
+    try:
+        return tuple(requests(document, source))
+    except (KeyError, TypeError, AttributeError, ValueError, LookupError, RecursionError) as error:
+        raise ScriptError(
+            f"{source}: is no OpenAPI document that can be read: {type(error).__name__}: {error}"
+        ) from error
 
 
 def _not_empty(source: str, script: Sequence[Step]) -> tuple[Step, ...]:

@@ -13,7 +13,7 @@ from ..errors import ScriptError
 METHODS = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE", "TRACE"})
 _OPTIONS = frozenset({"json", "form", "file", "headers", "body"})
 
-Seen = Sequence[Any]  # the run's responses so far, each with .status, .headers, .text and .json()
+Seen = Sequence[Any]  # the responses to the steps before, each with .status, .headers, .text and .json()
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +29,18 @@ class Step:
         return f"{self.method} {self.path}"
 
     def content(self, seen: Seen) -> tuple[list[tuple[str, str]], bytes]:
-        """Headers and body. Raises ScriptError for options that are none."""
-        options = self.options(seen) if callable(self.options) else self.options
+        """Headers and body. Raises ScriptError for options that are none, or can't be made."""
+        try:
+            return self._content(self.options(seen) if callable(self.options) else self.options)
+        except ScriptError:
+            raise
+        except Exception as error:
+            of = "its function" if callable(self.options) else "its options"
+            raise ScriptError(f"{self.title}: {of}: {type(error).__name__}: {error}") from error
+
+    def _content(self, options: Mapping[str, Any]) -> tuple[list[tuple[str, str]], bytes]:
+        if not isinstance(options, Mapping):
+            raise ScriptError(f"{self.title}: expected a mapping of options, got {type(options).__name__}")
         for name in options.keys() - _OPTIONS:
             raise ScriptError(f"{self.title}: unknown option {name!r}, allowed are {', '.join(sorted(_OPTIONS))}")
         kind, body = _body(options)
@@ -45,7 +55,7 @@ def _body(options: Mapping[str, Any]) -> tuple[str, bytes]:
     if len(given) > 1:
         raise ScriptError(f"{' and '.join(given)} exclude each other: a request has one body")
     if "json" in options:
-        return "application/json", json.dumps(options["json"]).encode()
+        return "application/json", json.dumps(options["json"], allow_nan=False).encode()
     if "form" in options:
         return "application/x-www-form-urlencoded", urlencode(options["form"], doseq=True).encode()
     if "file" in options:
