@@ -5,7 +5,9 @@ from __future__ import annotations
 import gc
 import io
 import os
+import re
 import signal
+import ssl
 import threading
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +17,7 @@ from typing import Any
 
 import pytest
 import requests
+import urllib3
 from opentelemetry import trace
 from opentelemetry.instrumentation.requests import RequestsInstrumentor
 from urllib3.exceptions import InsecureRequestWarning
@@ -25,7 +28,8 @@ from support.tls import CERTIFICATE, tls_endpoint
 from support.upstream import Upstream, closed_port, upstreams
 from support.waiting import eventually
 from unsticky import Pools, errors
-from unsticky.requests import PoolAdapter, call_options
+from unsticky.requests import PoolAdapter, _Driver, _of_requests, _Undecoded, call_options
+from unsticky.routing.call import Failure
 from unsticky.worker import worker
 
 NOWAIT = {"backoff": 0}
@@ -153,8 +157,6 @@ def test_the_last_response_is_the_callers(three: list[Upstream]) -> None:
         assert (answer.status_code, answer.text, answer.unsticky["attempts"]) == (503, "busy", 3)  # type: ignore[attr-defined]
         with call_options(retry=False):
             assert session.get("http://catalog/").unsticky["attempts"] == 1  # type: ignore[attr-defined]
-        with call_options(retyr=False), pytest.raises(ValueError, match='did you mean "retry"'):
-            session.get("http://catalog/")
 
 
 def test_all_endpoints_down() -> None:
@@ -376,6 +378,61 @@ def test_a_body_that_is_late_is_tried_again(three: list[Upstream]) -> None:
     retry = {**NOWAIT, "buffer_body": 10_000, "attempt_timeout": "500ms"}
     with session_over(first_then_second(three), retry=retry) as (_, session):
         assert session.get("http://catalog/").json()["port"] == three[1].port
+
+
+@pytest.mark.parametrize("limit", [10_000, 5, 0])
+@pytest.mark.parametrize("stream", [True, False])
+def test_errors_in_bodies_are_those_of_requests(stream: bool, limit: int, three: list[Upstream]) -> None:
+    """The same whether the body is read first, begun, or not; and none is taken for one of connecting."""
+    three[0].behave("truncated")
+    with session_over([three[0].url], retry={**NOWAIT, "buffer_body": limit, "attempts": 2}) as (pools, session):
+        with pytest.raises(requests.exceptions.ChunkedEncodingError):
+            _ = session.get("http://catalog/", stream=stream).content
+        with call_options(retry=False), pytest.raises(requests.exceptions.ChunkedEncodingError):
+            _ = session.get("http://catalog/", stream=stream).content
+        assert in_flight(pools) == 0
+
+
+@pytest.mark.parametrize(
+    ("broken", "failure", "raised"),
+    [
+        (TimeoutError(), Failure.TIMEOUT, requests.ReadTimeout),
+        (ConnectionResetError(), Failure.BROKEN, requests.exceptions.ChunkedEncodingError),
+        (ssl.SSLError("bad record mac"), Failure.BROKEN, requests.ConnectionError),
+    ],
+)
+def test_failures_of_bodies(broken: Exception, failure: Failure, raised: type[Exception]) -> None:
+    """What breaks a body is never one of connecting, which would repeat any method, nor one of ours."""
+
+    class Broken(io.RawIOBase):
+        def read(self, amount: int = -1) -> bytes:
+            raise broken
+
+    body: Any = Broken()
+    with pytest.raises(urllib3.exceptions.HTTPError) as caught:
+        list(_Undecoded(urllib3.HTTPResponse(body, preload_content=False)))
+    assert _Driver.library.failure(caught.value) is failure
+    assert isinstance(_of_requests(caught.value), raised)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"timeout": "1s"}, "(timeout=...): expected seconds above 0"),
+        ({"nonsense": 1}, ': unknown key "nonsense", allowed are buffer_body'),
+        ({"retrie": False}, ': unknown key "retrie", did you mean "retry"?'),
+        ({"retry": "no"}, "(retry=...): expected true or false"),
+        ({"buffer_body": -1}, "(buffer_body=...): expected bytes, 0 or more"),
+        ({"hash_key": 5}, "(hash_key=...): expected a text"),
+    ],
+)
+def test_options_that_cant_be_meant(options: dict[str, Any], text: str, three: list[Upstream]) -> None:
+    """Are refused where they are written, by the name that was written."""
+    with session_over([three[0].url]) as (pools, _):
+        with pytest.raises(ValueError, match="^" + re.escape("PoolAdapter" + text)):
+            PoolAdapter(pools, **options)
+        with pytest.raises(ValueError, match="^" + re.escape("call_options" + text)):
+            call_options(**options)
 
 
 @pytest.mark.parametrize(("limit", "held"), [(1000, 0), (25, 1)])

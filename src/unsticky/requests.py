@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from io import BytesIO
 from math import isinf
@@ -16,12 +16,12 @@ import requests.adapters
 from requests.cookies import RequestsCookieJar, extract_cookies_to_jar
 from requests.utils import get_encoding_from_headers
 from urllib3 import HTTPHeaderDict, HTTPResponse, Timeout
-from urllib3.exceptions import HTTPError, MaxRetryError, NewConnectionError, ReadTimeoutError
+from urllib3.exceptions import HTTPError, MaxRetryError, NewConnectionError, ProtocolError, ReadTimeoutError
 from urllib3.exceptions import SSLError as HandshakeError
 
 from . import errors
 from ._transport import Library, SyncDriver
-from ._transport.exchange import Exchange
+from ._transport.exchange import CallOptions, Exchange
 from ._transport.streams import OpenBody
 from .pools import Pools
 from .routing.call import Failure, Outcome, Read
@@ -77,15 +77,20 @@ class ClientDisconnected(errors.ClientDisconnected, requests.ConnectionError):
     """Who sent the request that is being served went away."""
 
 
-@contextmanager
-def call_options(**options: Any) -> Generator[None]:
+def call_options(**options: Any) -> AbstractContextManager[None]:
     """What the calls inside want otherwise: `timeout` (seconds, of a whole call), `retry`, `hash_key`, `idempotent`.
 
     with call_options(timeout=1.0, retry=False):
         session.get("http://catalog/items")
 
-    For this thread, or task, alone. A call raises ValueError when they can't be meant.
+    For this thread, or task, alone. Raises ValueError when they can't be meant.
     """
+    CallOptions.checked(options, "call_options", "({}=...)")
+    return _with_options(options)
+
+
+@contextmanager
+def _with_options(options: Mapping[str, Any]) -> Generator[None]:
     token = _options.set({**_options.get(), **options})
     try:
         yield
@@ -97,11 +102,13 @@ class PoolAdapter(requests.adapters.BaseAdapter):
     """Calls to a pool's name or `match` origin go to its endpoints; all others straight where they should.
 
     `options` hold for all calls, as those of `call_options` for some. `response.unsticky` says which pool and endpoint
-    answered, and after how many attempts. For any thread; survives a fork.
+    answered, and after how many attempts. For any thread; survives a fork. Raises ValueError for options that can't be
+    meant.
     """
 
     def __init__(self, pools: Pools, **options: Any) -> None:
         super().__init__()
+        CallOptions.checked(options, "PoolAdapter", "({}=...)")
         self._pools = pools
         self._call_options = options
         self._below = _Below()
@@ -331,6 +338,8 @@ class _Requests(Library):
             return Failure.TIMEOUT
         if isinstance(error, requests.ConnectionError):
             return Failure.CONNECT if _unsent(error) else Failure.BROKEN
+        if isinstance(error, HTTPError):  # of a body
+            return Failure.TIMEOUT if isinstance(error, ReadTimeoutError) else Failure.BROKEN
         return Failure.LOCAL
 
     def raised(self, error: errors.RoutingError, last: Failure | None, request: Any) -> errors.RoutingError:
@@ -370,19 +379,23 @@ def _unsent(error: requests.ConnectionError) -> bool:
 
 
 class _Undecoded:
-    """The body of urllib3's response as it comes, with the errors of requests: the driver reads its beginning."""
+    """The body of urllib3's response as it comes: the driver reads its beginning."""
 
     def __init__(self, raw: HTTPResponse) -> None:
         self._raw = raw
         self.close = raw.close
 
     def __iter__(self) -> Iterator[bytes]:
-        try:
-            yield from self._raw.stream(2**16, decode_content=False)
-        except ReadTimeoutError as error:
-            raise requests.ReadTimeout(error) from error
-        except HTTPError as error:
-            raise requests.ConnectionError(error) from error
+        yield from self._raw.stream(2**16, decode_content=False)
+
+
+def _of_requests(error: BaseException | None) -> BaseException | None:
+    """What requests raises for an error of urllib3's in a body."""
+    if isinstance(error, ReadTimeoutError):
+        return requests.ReadTimeout(error)
+    if isinstance(error, ProtocolError):
+        return requests.exceptions.ChunkedEncodingError(error)
+    return requests.ConnectionError(error) if isinstance(error, HTTPError) else error
 
 
 class _Begun:
@@ -396,10 +409,8 @@ class _Begun:
 
     def read(self, amount: int | None = None) -> bytes:
         wanted, found = float("inf") if amount is None else amount, bytearray(self._rest)
-        for part in self._parts:
+        while len(found) < wanted and (part := next(self._parts, None)) is not None:
             found += part
-            if len(found) >= wanted:
-                break
         self._rest = b"" if amount is None else bytes(found[amount:])
         return bytes(found if amount is None else found[:amount])
 
@@ -428,6 +439,8 @@ class _Driver(SyncDriver):
         elif outcome.failure is None:
             answer.stream = answer.response.raw = _again(raw, answer.stream, exchange.request.method)
             _wait_for_body(raw.connection, allowed)
+        else:
+            outcome = Outcome(outcome.attempt, failure=outcome.failure, error=_of_requests(outcome.error))
         return outcome
 
 

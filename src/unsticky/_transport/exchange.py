@@ -53,29 +53,36 @@ class CallOptions:
             return _DEFAULTS
         if not isinstance(given, Mapping):
             raise ValueError(f'extensions["unsticky"]: expected a mapping, got {type(given).__name__}')
-        for key in given.keys() - _NAMES:
-            near = difflib.get_close_matches(str(key), _NAMES, 1)
+        return cls.checked(given, 'extensions["unsticky"]', '["{}"]')
+
+    @classmethod
+    def checked(cls, given: Mapping[str, Any], place: str, key: str) -> CallOptions:
+        """Raises ValueError, which names the `place` where they are `given`, and `key` with an option's name in it."""
+        for name in given.keys() - _NAMES:
+            near = difflib.get_close_matches(str(name), _NAMES, 1)
             hint = f'did you mean "{near[0]}"?' if near else f"allowed are {', '.join(sorted(_NAMES))}"
-            raise ValueError(f'extensions["unsticky"]: unknown key "{key}", {hint}')
+            raise ValueError(f'{place}: unknown key "{name}", {hint}')
         options = cls(**given)
-        options._check()
+        if (wrong := options._wrong()) is not None:
+            raise ValueError(f"{place}{key.format(wrong[0])}: expected {wrong[1]}")
         return options
 
-    def _check(self) -> None:
+    def _wrong(self) -> tuple[str, str] | None:
+        """The first option that can't be meant, and what is expected."""
         timeout = self.timeout
         if timeout is not None and (
             isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout > 0
         ):
-            raise ValueError('extensions["unsticky"]["timeout"]: expected seconds above 0')
+            return "timeout", "seconds above 0"
         for name in _CHOICES:
             choice = getattr(self, name)
             if not isinstance(choice, bool) and not (name == "idempotent" and choice is None):
-                raise ValueError(f'extensions["unsticky"]["{name}"]: expected true or false')
+                return name, "true or false"
         buffer = self.buffer_body
         if buffer is not None and (isinstance(buffer, bool) or not isinstance(buffer, int) or buffer < 0):
-            raise ValueError('extensions["unsticky"]["buffer_body"]: expected bytes, 0 or more')
-        if self.hash_key is not None and not isinstance(self.hash_key, str):
-            raise ValueError('extensions["unsticky"]["hash_key"]: expected a text')
+            return "buffer_body", "bytes, 0 or more"
+        key: object = self.hash_key
+        return None if key is None or isinstance(key, str) else ("hash_key", "a text")
 
 
 _CHOICES = ("retry", "idempotent", "hedge", "inbound", "fallback")
