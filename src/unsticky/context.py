@@ -10,18 +10,21 @@ T = TypeVar("T")
 
 
 class Deadline:
-    """When whoever sent the current request gives up waiting for its response."""
+    """When whoever sent the current request gives up waiting for its response, if that is known."""
 
     __slots__ = ("_monotonic", "at")
 
-    def __init__(self, at: float, monotonic: Callable[[], float]) -> None:
-        """`at`: seconds of the clock `monotonic`."""
+    def __init__(self, at: float | None, monotonic: Callable[[], float]) -> None:
+        """`at`: seconds of the clock `monotonic`; None: never."""
         self.at = at
         self._monotonic = monotonic
 
-    def remaining(self) -> float:
-        """Seconds that are left; 0.0 once it has passed."""
-        return max(0.0, self.at - self._monotonic())
+    def remaining(self) -> float | None:
+        """Seconds that are left; 0.0 once it has passed; None when the request has no deadline."""
+        return None if self.at is None else max(0.0, self.at - self._monotonic())
+
+
+NO_DEADLINE = Deadline(None, lambda: 0.0)
 
 
 class Client(Protocol):
@@ -93,7 +96,11 @@ def current_arrival() -> Arrival | None:
     return None if arrival is None or arrival.over else arrival
 
 
-def current_deadline() -> Deadline | None:
-    """Of the request that is being served here, if it has one."""
-    arrival = current_arrival()
-    return None if arrival is None else arrival.deadline
+def current_deadline() -> Deadline:
+    """Of the request that is being served here; NO_DEADLINE where it has none, and outside of one."""
+    return deadline_of(current_arrival())
+
+
+def deadline_of(arrival: Arrival | None) -> Deadline:
+    """For programs, which need not ask first whether there is one."""
+    return NO_DEADLINE if arrival is None or arrival.deadline is None else arrival.deadline

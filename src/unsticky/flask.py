@@ -349,8 +349,8 @@ class Unsticky:
         return self.state.client
 
     @property
-    def deadline(self) -> Deadline | None:
-        """When the client of the current request gives up: `.remaining()` seconds are left. None: it has none."""
+    def deadline(self) -> Deadline:
+        """When the client of the current request gives up: `.remaining()` seconds are left; None: there is none."""
         return current_deadline()
 
     @property

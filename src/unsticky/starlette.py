@@ -123,8 +123,8 @@ class AppState:
         return self.pools.async_client()
 
     @property
-    def deadline(self) -> Deadline | None:
-        """When the client of the current request gives up: `.remaining()` seconds are left. None: it has none."""
+    def deadline(self) -> Deadline:
+        """When the client of the current request gives up: `.remaining()` seconds are left; None: there is none."""
         return current_deadline()
 
     async def aclose(self) -> None:

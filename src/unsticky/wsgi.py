@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from . import settings as settings_module
 from .arrivals import LATE_BODY, Arrivals
-from .context import Arrival, RequestState, current
+from .context import Arrival, RequestState, current, deadline_of
 from .errors import DeadlineExceeded, SessionLimitReached, SessionUnavailable
 from .load import Meter
 from .pools import Pools
@@ -95,7 +95,7 @@ class InContext:
         if arrival is not None and self._arrivals.expired(arrival):
             start_response(_LATE, _plain(LATE_BODY))
             return [LATE_BODY]
-        environ["unsticky.deadline"] = None if arrival is None else arrival.deadline
+        environ["unsticky.deadline"] = deadline_of(arrival)
         state, before = WsgiRequest(environ, arrival), current.get()
         current.set(state)
         try:

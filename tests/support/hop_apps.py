@@ -39,7 +39,7 @@ DETACHED = {"unsticky": {"inbound": False}}
 def _seen(headers: Any, deadline: Any, pools: Pools) -> dict[str, Any]:
     return {
         "headers": {name.lower(): value for name, value in headers},
-        "remaining": None if deadline is None else deadline.remaining(),
+        "remaining": deadline.remaining(),
         "in_flight": in_flight(pools),
     }
 
