@@ -35,6 +35,7 @@ FLOORS = {
     "probes": HOSTS,
     "tables": HOSTS,
     "pools": HOSTS,
+    "proxies": HOSTS,
     "sessions": HOSTS,
     "_transport": HOSTS,
     "disconnects": HOSTS,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
 import subprocess
 import sys
 from collections.abc import Generator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from support.upstream import Upstream, upstreams
 from support.waiting import eventually
 from unsticky.errors import SettingsError
 from unsticky.pools import Pools
+from unsticky.proxies import environment_proxies
 from unsticky.settings import load
 from unsticky.worker import worker
 
@@ -91,6 +94,71 @@ def test_proxies(library: str, two: list[Upstream]) -> None:
     assert answer.extensions["unsticky"]["endpoint"] == two[0].address
     assert answer.json()["port"] == two[1].port
     assert answer.json()["headers"]["host"] == two[0].address
+
+
+ENVIRONMENTS = [
+    {},
+    {"HTTP_PROXY": "http://p:1"},
+    {"HTTP_PROXY": "p:1", "HTTPS_PROXY": "http://q:2", "ALL_PROXY": "http://r:3", "NO_PROXY": ""},
+    {"HTTP_PROXY": "p:1", "NO_PROXY": "*"},
+    {"HTTP_PROXY": "p:1", "NO_PROXY": "example.com, *"},
+    {
+        "all_proxy": "p:1",
+        "no_proxy": "localhost, LocalHost,example.com,.example.org,10.0.0.1,10.0.0.0/8,::1,http://x:80",
+    },
+]
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+@pytest.mark.parametrize("name", ["httpx", "httpx2"])
+def test_proxies_are_read_as_the_libraries_do(
+    name: str, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same patterns as httpx's own clients make of the same environment."""
+    no_proxies(monkeypatch, **environment)
+    assert environment_proxies() == import_module(f"{name}._utils").get_environment_proxies()
+
+
+def no_proxies(monkeypatch: pytest.MonkeyPatch, **instead: str) -> None:
+    for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+        monkeypatch.delenv(name)
+    for name, value in instead.items():
+        monkeypatch.setenv(name, value)
+
+
+@both
+@pytest.mark.parametrize("wire", ["default", "aiohttp"])
+def test_proxies_of_the_environment(
+    library: str, wire: str, two: list[Upstream], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hosts that are no pool's are reached through them, unless a client says otherwise; endpoints never are."""
+    no_proxies(monkeypatch, HTTP_PROXY=two[1].url, NO_PROXY="127.0.0.1")
+    other, straight = "http://other.invalid/x", f"{two[0].url}/x"
+
+    def ports(client: Any) -> list[int]:
+        return [
+            client.get(url).json()["port"] for url in ("http://catalog/", straight, other, "http://matched.invalid/")
+        ]
+
+    async def ports_async(found: Pools, url: str, **options: Any) -> int:
+        async with found.async_client(wire=wire, **options) as client:
+            port: int = (await client.get(url)).json()["port"]
+            return port
+
+    of_catalog, of_proxy = two[0].port, two[1].port
+    with pools_over(library, [two[0].url], match=["http://matched.invalid"]) as found:
+        with found.client() as client:
+            assert ports(client) == [of_catalog, of_catalog, of_proxy, of_catalog]
+        with found.client(trust_env=False) as client, pytest.raises(Exception, match=r"(?i)name|address"):
+            client.get(other)
+        for url, port in (("http://catalog/", of_catalog), (straight, of_catalog), (other, of_proxy)):
+            assert asyncio.run(ports_async(found, url)) == port
+        theirs = import_module(library)
+        with found.client(
+            mounts={"http://other.invalid": theirs.MockTransport(lambda _: theirs.Response(418))}
+        ) as client:
+            assert client.get(other).status_code == 418
+        assert in_flight(found) == 0
 
 
 def test_sources(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from .discovery import Discoveries, FirstSet, Follower, open_sources
 from .errors import SettingsError
 from .jar import Jar
 from .probes import Probes, problems
+from .proxies import mounts
 from .routing.call_failed import CallFailed as CallFailed
 from .routing.discovery import DiscoveryStatus, Source
 from .routing.endpoint import EndpointStatus
@@ -42,6 +43,7 @@ _PORTS = {"http": 80, "https": 443}
 _OF_TRANSPORTS = frozenset(
     {"verify", "cert", "http1", "http2", "limits", "uds", "local_address", "socket_options", "proxy"}
 )
+_WAYS = frozenset({"transport", "proxy", "uds"})  # to wherever: there is no other one
 Handler = Callable[[CallFailed], object]
 H = TypeVar("H", bound=Handler)
 Origin = tuple[str, str, int | None]  # scheme, host in lower case, port
@@ -221,7 +223,9 @@ class Pools:
         """
         ours, theirs = _library(self.settings.client)
         kwargs.setdefault("cookies", Jar())
-        client: Client = theirs.Client(transport=ours.PoolTransport(self, **_inner(kwargs)), **kwargs)
+        inner = _inner(kwargs)
+        transport = ours.PoolTransport(self, **inner)
+        client: Client = theirs.Client(transport=transport, **self._proxied(transport, inner, kwargs))
         self._clients.add(client)
         return client
 
@@ -233,8 +237,16 @@ class Pools:
         ours, theirs = _library(self.settings.client)
         kwargs.setdefault("cookies", Jar())
         inner = _inner(kwargs) | ({"wire": kwargs.pop("wire")} if "wire" in kwargs else {})
-        client: AsyncClient = theirs.AsyncClient(transport=ours.AsyncPoolTransport(self, **inner), **kwargs)
+        transport = ours.AsyncPoolTransport(self, **inner)
+        of_proxies = {**inner, "wire": "default"}  # the other one has none
+        client: AsyncClient = theirs.AsyncClient(transport=transport, **self._proxied(transport, of_proxies, kwargs))
         return client
+
+    def _proxied(self, transport: Any, inner: dict[str, Any], kwargs: dict[str, Any]) -> dict[str, Any]:
+        """A client's arguments, with the environment's proxies for hosts that are no pool's."""
+        if not kwargs.get("trust_env", True) or _WAYS & {name for name, value in inner.items() if value is not None}:
+            return kwargs
+        return {**kwargs, "mounts": {**mounts(self, transport, inner), **(kwargs.get("mounts") or {})}}
 
     def close(self) -> None:
         """End discovery, health checks and metrics, until the next call, and close the clients of `client`.
