@@ -73,6 +73,8 @@ def _limits(leaf: Leaf) -> str:
         return f"From {_number(leaf.least)} to {_number(leaf.most)}."
     if leaf.above is not None and leaf.type is not Duration:  # who would set a time to 0?
         return f"More than {_number(leaf.above)}."
+    if leaf.least and leaf.type is Duration:
+        return f"At least {Duration(leaf.least).text}."
     return f"At least {_number(leaf.least)}." if leaf.least else ""
 
 

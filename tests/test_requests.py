@@ -355,6 +355,7 @@ def test_fallbacks(three: list[Upstream]) -> None:
         assert (found.status_code, found.json(), found.headers["x-from"]) == (203, {"items": []}, "settings")
         assert found.headers["Content-Type"] == "application/json"
         assert isinstance(found.unsticky["error"], requests.ConnectionError)  # type: ignore[attr-defined]
+        assert session.head("http://last/x").content == b""
         with session.get("http://last/x", stream=True) as streamed:
             assert b"".join(streamed.iter_content(4)) == b'{"items": []}'
 

@@ -253,3 +253,14 @@ def test_telemetry(library: str, driver: str, two: list[Upstream], caplog: pytes
     assert (record.levelname, record.unsticky_fallback, record.trace_id) == ("WARNING", "response", caller.trace_id)  # type: ignore[attr-defined]
     assert "secret" not in caplog.text.replace("HTTP Request", "")
     assert "could not connect" in record.getMessage()
+
+
+@both
+@drivers
+def test_an_answer_to_head(library: str, driver: str) -> None:
+    """Has the headers, in Latin-1 too, and no body."""
+    fallback = {"status": 200, "headers": {"X-Name": "caf\xe9"}, "body": "abc"}
+    with pools_of(library, [DEAD], fallback) as pools:
+        answer = call(pools, driver, "HEAD")
+        assert (answer.status_code, answer.content, answer.headers["x-name"]) == (200, b"", "caf\xe9")
+        assert call(pools, driver).content == b"abc"

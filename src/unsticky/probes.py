@@ -153,14 +153,14 @@ async def _connected(host: str, port: int) -> CheckResult:
 async def _answered(origin: str, options: HealthOptions, named: str | None) -> CheckResult:
     """Over a connection of its own, so that a server that stopped accepting is noticed."""
     name = options.host or named
-    host = {} if name is None else {"host": options.host or authority(origin, name)}
+    headers = {header.encode(): value.encode("latin-1") for header, value in options.headers.items()}
+    if name is not None:
+        headers[b"host"] = (options.host or authority(origin, name)).encode()
     extensions = {"sni_hostname": name} if name and origin.startswith("https:") else {}
     tls = _tls(options.verify, options.ca_file) if origin.startswith("https:") else _no_tls()
     async with (
         httpx.AsyncClient(timeout=options.timeout, trust_env=False, verify=tls) as client,
-        client.stream(
-            options.method, f"{origin}{options.path}", headers={**options.headers, **host}, extensions=extensions
-        ) as response,
+        client.stream(options.method, f"{origin}{options.path}", headers=headers, extensions=extensions) as response,
     ):
         return judged(response.status_code, response.headers, await _text(response, options), options)
 

@@ -357,8 +357,8 @@ class _Requests(Library):
         cause = NewConnectionError(nobody, text) if failure is Failure.CONNECT else text
         return kind(cause, request=request.extensions[_CALL].request)
 
-    def answer(self, options: FallbackOptions) -> Any:
-        made = super().answer(options)
+    def answer(self, options: FallbackOptions, method: str) -> Any:
+        made = super().answer(options, method)
         raw = HTTPResponse(
             BytesIO(made.content), made.headers, made.status_code, 11, reason=made.reason_phrase, preload_content=False
         )

@@ -99,6 +99,50 @@ HEADER_NAME = matching(_TOKEN, 'a header name such as "X-Session"')
 DEADLINE_HEADER = matching(
     rf"{_TOKEN}(?::(?:grpc|ms|s))?", 'a header name, and perhaps its format, such as "X-Timeout" or "X-Timeout:ms"'
 )
+_FRAMING = frozenset(  # they say where a message ends, whom it is for, and what becomes of its connection
+    "connection content-length expect host keep-alive proxy-connection te trailer transfer-encoding upgrade".split()
+)
+_IDENTITY = frozenset("authorization cookie proxy-authorization".split())  # they say who sends it
+_CONTENT = frozenset("content-encoding content-range content-type".split())  # they say how its body is read
+
+
+def unless(rule: Rule, names: frozenset[str], reason: str) -> Rule:
+    """`rule` without the header names in `names`; `reason` says why, and what to use instead."""
+
+    def read(text: str) -> str:
+        found = rule.read(text)
+        if (name := found.partition(":")[0].lower()) in names:
+            raise ValueError(f'expected another header name than "{name}": {reason}')
+        return found
+
+    return Rule(rule.pattern, read)
+
+
+SENT_DEADLINE_HEADER = unless(
+    DEADLINE_HEADER,
+    _FRAMING | _IDENTITY | _CONTENT,
+    'requests need it for something else; use a name of its own, such as "x-timeout-ms", or "off"',
+)
+CHECK_HEADER = unless(
+    HEADER_NAME, _FRAMING, "the HTTP client sets it, so that the request is well-formed; for Host there is `host`"
+)
+ANSWER_HEADER = unless(
+    HEADER_NAME, _FRAMING | {"content-encoding"}, "it is worked out from the body, which is a text that is not encoded"
+)
+_VISIBLE = r"[!-~\x80-\xff]"
+
+
+def _check_header_value(text: str) -> str:
+    if not _HEADER_VALUE.fullmatch(text):  # it is not repeated: it may be a secret
+        raise ValueError(
+            "expected a header value: of the characters of Latin-1, with no line break or other control character, "
+            "and no space at its ends"
+        )
+    return text
+
+
+_HEADER_VALUE = re.compile(rf"(?:{_VISIBLE}(?:[\t -~\x80-\xff]*{_VISIBLE})?)?")
+HEADER_VALUE = Rule(f"^(?:{_HEADER_VALUE.pattern})$", _check_header_value)
 COOKIE_NAME = matching(_TOKEN, "a cookie name of letters, digits and !#$%&'*+-.^_`|~")
 COOKIE_PATH = matching(r"/[ -:<-~]*", 'a path that begins with "/" and has no ";"')
 COOKIE_DOMAIN = matching(r"\.?[A-Za-z0-9][A-Za-z0-9.-]*", 'a domain such as "example.com"', str.lower)

@@ -94,3 +94,10 @@ def test_towers_vectors() -> None:
     assert not slots.withdraw(40.04)
     reserve = RetryBudget(1.0, 0.5, 0.0)
     assert [reserve.withdraw(0.0) for _ in range(6)] == [True] * 5 + [False]
+
+
+@pytest.mark.parametrize("ratio", [5e-324, 1e-300, 1000.0])
+def test_the_ends_of_what_settings_allow(ratio: float) -> None:
+    """No float runs over, however rare retries shall be."""
+    budget = RetryBudget(ratio, 1_000_000, 0.0)
+    assert budget.balance(0.0) == 1_000_000 * TTL

@@ -369,7 +369,7 @@ class Hop:
 
     def answered(self, status: int) -> Any:
         """A response that no endpoint sent."""
-        return self._exchange.library.answer(FallbackOptions(status=status))
+        return self._exchange.library.answer(FallbackOptions(status=status), self._exchange.request.method)
 
     def patience(self) -> float:
         """Seconds that an endpoint has for its headers: until the attempt's deadline, or by the caller's timeouts."""

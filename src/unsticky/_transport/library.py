@@ -86,15 +86,16 @@ class Library:
         error: Exception = kinds[failure](text, request=request)
         return error
 
-    def answer(self, options: FallbackOptions) -> Any:
-        """The response that a fallback consists of."""
+    def answer(self, options: FallbackOptions, method: str) -> Any:
+        """The response that a fallback consists of; to HEAD without its body."""
         text, kind = (options.body or "", "text/plain; charset=utf-8")
         if options.json is not None:
             text, kind = options.json, "application/json"
-        headers = dict(options.headers)
-        if text and "content-type" not in {name.lower() for name in headers}:
-            headers["Content-Type"] = kind
-        return self.module.Response(options.status, headers=headers, content=text.encode())
+        headers = {name.encode(): value.encode("latin-1") for name, value in options.headers.items()}
+        if text and b"content-type" not in {name.lower() for name in headers}:
+            headers[b"Content-Type"] = kind.encode()
+        content = b"" if method == "HEAD" else text.encode()
+        return self.module.Response(options.status, headers=headers, content=content)
 
     def shareable(self, stream: Any) -> bool:
         """Whether two attempts may send a request's body at the same time: a form's files have one position each."""

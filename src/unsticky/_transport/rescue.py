@@ -56,7 +56,7 @@ def rescue(pools: Pools, exchange: Exchange, error: Exception | None, outcome: O
             if isinstance(reply, Exception) and error is not None:
                 error.add_note(f"its fallback, the pool {options.pool!r}, failed too: {_named(reply)}")
         elif options.status is not None:
-            response, used = exchange.library.answer(options), "response"
+            response, used = exchange.library.answer(options, exchange.request.method), "response"
     status = None if outcome is None else outcome.status
     method = standard_method(exchange.request.method)
     event = CallFailed(

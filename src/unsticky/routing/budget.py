@@ -4,6 +4,7 @@ from __future__ import annotations
 
 TTL = 10  # seconds that a deposit, or a withdrawal, counts
 _DEPOSIT = 1000  # tokens per call; Finagle's ScaleFactor
+_MOST_COST = 1e12  # tokens per retry: more calls than 10 s have, and no float runs over
 
 
 class RetryBudget:
@@ -16,7 +17,7 @@ class RetryBudget:
 
     def __init__(self, ratio: float, per_second: float, now: float) -> None:
         self._deposit = _DEPOSIT if ratio > 0 else 0
-        self._cost = max(1, int(_DEPOSIT / ratio)) if ratio > 0 else 1
+        self._cost = max(1, int(min(_DEPOSIT / ratio, _MOST_COST))) if ratio > 0 else 1
         self.reserve = int(per_second * TTL * self._cost)
         self._slots = [0] * TTL
         self._sum = 0

@@ -9,9 +9,20 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from ..rules import CLOCK_TIMES, HEADER_NAME, HOST_NAME, METHOD, ORIGIN, PATTERN, QUERY_NAME, OneOrMore
+from ..rules import (
+    ANSWER_HEADER,
+    CLOCK_TIMES,
+    HEADER_NAME,
+    HEADER_VALUE,
+    HOST_NAME,
+    METHOD,
+    ORIGIN,
+    PATTERN,
+    QUERY_NAME,
+    OneOrMore,
+)
 from ..scalars import Duration
-from .fitness_options import Status
+from .fitness_options import FinalStatus
 
 Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 Pattern = Annotated[str, PATTERN]
@@ -95,16 +106,17 @@ class FallbackOptions:
     """What is done when a call failed for good: another pool, or an answer of its own."""
 
     pool: Annotated[str | None, HOST_NAME, Meta(description="Call this pool instead, in the time that is left.")] = None
-    status: Annotated[Status | None, Meta(description="Answer with this status instead.")] = None
-    headers: Annotated[Mapping[Annotated[str, HEADER_NAME], str], Meta(description="Headers of that answer.")] = (
-        default(default_factory=dict)
-    )
+    status: Annotated[FinalStatus | None, Meta(description="Answer with this status instead.")] = None
+    headers: Annotated[
+        Mapping[Annotated[str, ANSWER_HEADER], Annotated[str, HEADER_VALUE]],
+        Meta(description="Headers of that answer."),
+    ] = default(default_factory=dict)
     body: Annotated[str | None, Meta(description="Its body, a text.")] = None
     json: Annotated[
         str | None, Meta(description="Its body, as JSON, and the Content-Type to it: '{\"items\": []}'.")
     ] = None
     statuses: Annotated[
-        frozenset[Status], Meta(description="Statuses of a last response that count as failed, too.")
+        frozenset[FinalStatus], Meta(description="Statuses of a last response that count as failed, too.")
     ] = frozenset()
     methods: Annotated[
         frozenset[Annotated[str, METHOD]] | None,

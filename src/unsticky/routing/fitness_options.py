@@ -9,10 +9,11 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from ..rules import HEADER_NAME, HOST_NAME, METHOD, PATH
+from ..rules import CHECK_HEADER, HEADER_NAME, HEADER_VALUE, HOST_NAME, METHOD, PATH
 from ..scalars import Duration, Secret
 
 Status = Annotated[int, Meta(ge=100, le=599)]
+FinalStatus = Annotated[int, Meta(ge=200, le=599)]  # 1xx come before it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,14 +30,15 @@ class HealthOptions:
         str | None, HOST_NAME, Meta(description="The Host header, and the name for TLS. Unset: the endpoint's own.")
     ] = None
     headers: Annotated[
-        Mapping[Annotated[str, HEADER_NAME], Secret], Meta(description="Headers that are sent along.")
+        Mapping[Annotated[str, CHECK_HEADER], Annotated[Secret, HEADER_VALUE]],
+        Meta(description="Headers that are sent along."),
     ] = default(default_factory=dict)
     port: Annotated[
         int | None, Meta(ge=1, le=65535, description="Where checks are answered. Unset: the endpoint's port.")
     ] = None
-    interval: Annotated[Duration, Meta(gt=0, description="Between two checks of one endpoint.")] = Duration(5)
+    interval: Annotated[Duration, Meta(ge=0.01, description="Between two checks of one endpoint.")] = Duration(5)
     unhealthy_interval: Annotated[
-        Duration | None, Meta(gt=0, description="The same while it is unhealthy. Unset: `interval`.")
+        Duration | None, Meta(ge=0.01, description="The same while it is unhealthy. Unset: `interval`.")
     ] = None
     no_traffic_interval: Annotated[
         Duration, Meta(gt=0, description="The same while the pool has had no call yet, if that is longer.")

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from ..rules import DEADLINE_HEADER
+from ..rules import DEADLINE_HEADER, SENT_DEADLINE_HEADER
 from ..scalars import Duration
 
 
@@ -52,7 +52,7 @@ class PropagateOptions:
 
     deadline: Annotated[
         str,
-        DEADLINE_HEADER,
+        SENT_DEADLINE_HEADER,
         Meta(
             description="The header for the time that an attempt has, in the formats of [inbound] deadline_headers; "
             "off: none."

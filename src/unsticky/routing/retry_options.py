@@ -9,7 +9,7 @@ from msgspec import Meta
 
 from ..rules import HEADER_NAME, METHOD, Shorthand
 from ..scalars import Duration
-from .fitness_options import Status
+from .fitness_options import FinalStatus
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +31,7 @@ class RetryOptions:
         Duration | None, Meta(gt=0, description="Of one attempt, up to its response headers.")
     ] = None
     # Envoy's gateway-error set, and 429, which says itself that later is better.
-    statuses: Annotated[frozenset[Status], Meta(description="Statuses that are tried again.")] = frozenset(
+    statuses: Annotated[frozenset[FinalStatus], Meta(description="Statuses that are tried again.")] = frozenset(
         {429, 502, 503, 504}
     )
     methods: Annotated[
@@ -69,5 +69,5 @@ class RetryOptions:
         float, Meta(ge=0, le=1000, description="Retries per call, over the last 10 s (Finagle's RetryBudget).")
     ] = 0.2
     budget_per_second: Annotated[
-        float, Meta(ge=0, description="Retries per second that are allowed however few calls there are.")
+        float, Meta(ge=0, le=1_000_000, description="Retries per second that are allowed however few calls there are.")
     ] = 10.0

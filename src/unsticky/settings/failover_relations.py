@@ -12,6 +12,7 @@ from ..routing.failover_options import FallbackOptions, RuleOptions, WhenOptions
 from ..routing.options import PoolOptions
 from .shapes import quoted, suggest
 
+_WITHOUT_BODY = frozenset({204, 205, 304})  # RFC 9110 6.4.1, 15.3.6
 _ACTIONS = ("use_pool", "use_priority", "use_endpoint")
 _CONDITIONS = (
     "method", "path", "header", "query", "healthy_below", "error_rate_above", "load_above", "in_flight_above",
@@ -61,6 +62,9 @@ def fallback_is_one(options: FallbackOptions) -> Iterator[Problem]:
 
 
 def answer_is_one(options: FallbackOptions) -> Iterator[Problem]:
+    for name in ("body", "json"):
+        if options.status in _WITHOUT_BODY and getattr(options, name) is not None:
+            yield Problem(name, f"has no effect with status = {options.status}: such an answer has no body")
     if options.body is not None and options.json is not None:
         yield Problem("json", "expected body or json, got both")
     if options.json is not None:

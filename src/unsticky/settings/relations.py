@@ -11,8 +11,8 @@ from ..errors import Problem
 from ..routing.call import Endpoint
 from ..routing.failover_options import FallbackOptions, RuleOptions, WhenOptions
 from ..routing.fault_options import FaultOptions
-from ..routing.hop_options import InboundOptions
-from ..routing.hops import deadline_header
+from ..routing.hop_options import InboundOptions, PropagateOptions
+from ..routing.hops import OFF, deadline_header
 from ..routing.maglev import is_prime
 from ..routing.options import (
     HASHING,
@@ -185,6 +185,11 @@ def _headers_differ(options: InboundOptions) -> Iterator[Problem]:
             yield Problem(f"deadline_headers[{index}]", f"the same header as deadline_headers[{first}]")
 
 
+def _propagated_differ(options: PropagateOptions) -> Iterator[Problem]:
+    if deadline_header(options.deadline).name == options.attempt != OFF:
+        yield Problem("deadline", "the same header as attempt")
+
+
 def _reports_live(options: LoadReportOptions) -> Iterator[Problem]:
     if options.blackout >= options.expiry:
         yield Problem("blackout", f"must be shorter than expiry ({options.expiry.text})")
@@ -331,6 +336,7 @@ _RELATIONS: dict[type, tuple[Relation, ...]] = {
         ),
     ),
     FaultOptions: (Relation(frozenset({"delay_percent", "delay"}), _delay_is_known),),
+    PropagateOptions: (Relation(frozenset({"deadline", "attempt"}), _propagated_differ),),
     LimitOptions: (Relation(frozenset({"maximum_in_flight", "maximum_in_flight_per_endpoint"}), _limits),),
     LoadReportOptions: (
         Relation(frozenset(field.name for field in fields(LoadReportOptions)), _reports_are_used),
@@ -358,7 +364,7 @@ _RELATIONS: dict[type, tuple[Relation, ...]] = {
     ),
     FallbackOptions: (
         Relation(failover.FALLBACK, failover.fallback_is_one),
-        Relation(frozenset({"body", "json"}), failover.answer_is_one),
+        Relation(frozenset({"status", "body", "json"}), failover.answer_is_one),
     ),
     Settings: (
         Relation(frozenset({"pools"}), _matches_differ),
