@@ -285,6 +285,7 @@ class Client:
         self.flow = route(driver.pool, call)
         self.flying: dict[int, Attempt] = {}
         self.used: list[Attempt] = []
+        self.dropped: list[Attempt] = []  # outrun by one whose body is read: they do not count
         self.asked = 0  # a timer of an earlier command says nothing
         self.over = False
         self.step(None)
@@ -303,6 +304,7 @@ class Client:
             self.start(command.attempt)
             self.timer(command.wait)
         elif isinstance(command, Read):
+            self.dropped += self.flying.values()
             self.flying.clear()
             self.driver.at(self.driver.random.random() * 0.1, self.body, command.outcome)
         else:
@@ -311,7 +313,9 @@ class Client:
         return None
 
     def start(self, attempt: Attempt) -> None:
-        assert not attempt.hedge or attempt.endpoint not in [one.endpoint for one in self.used]
+        assert not attempt.hedge or attempt.endpoint not in [
+            one.endpoint for one in self.used if one not in self.dropped
+        ]
         self.used.append(attempt)
         self.flying[id(attempt)] = attempt
         random, status = self.driver.random, self.driver.random.choice([200, 200, 200, 429, 500, 503, *Failure])
@@ -353,7 +357,7 @@ class Client:
     def end(self, outcome: Outcome | None, reply: Outcome | None) -> None:
         self.over = True
         self.flying.clear()
-        assert len(self.used) <= self.driver.pool.options.retry.attempts
+        assert len(self.used) - len(self.dropped) <= self.driver.pool.options.retry.attempts
         if outcome is None or outcome.response is None:
             return self.discard(reply)
         assert outcome is reply
@@ -440,6 +444,26 @@ def test_a_body_that_breaks_off_is_tried_again() -> None:
     with pytest.raises(StopIteration) as stop:
         flow.send(good)
     assert stop.value.value is good
+
+
+def test_a_hedge_that_was_outrun_is_asked_again_when_the_answers_body_breaks_off() -> None:
+    """It failed nobody, and counts neither as tried nor as an attempt."""
+    clock = FakeClock()
+    retry = RetryOptions(attempts=2, backoff=Duration(0))
+    pool = make_pool("a", "b", clock=clock, retry=retry, hedge=AFTER)
+    flow, first = begin(pool, Call("GET", buffer=100))
+    clock.advance(0.1)
+    hedge = flow.send(None)
+    assert isinstance(hedge, Send)
+    good = Outcome(first.attempt, 200)
+    assert flow.send(good) == Read(good, 100)
+    assert hedge.attempt.lease.released
+    assert flow.send(fail(Failure.BROKEN)(first.attempt)) == Wait(0.0)
+    again = flow.send(None)
+    assert isinstance(again, Send)
+    assert again.attempt.endpoint == hedge.attempt.endpoint
+    assert again.attempt.resend_count == 2
+    answer(flow, again.attempt)
 
 
 @pytest.mark.parametrize(

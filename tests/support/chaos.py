@@ -413,9 +413,8 @@ def run(client: str, fleet: Fleet, seed: str, seconds: float, *, loops: bool, he
     stop, ledger = threading.Event(), Ledger(client)
     fleet.log.write_text("")
     modes, options = faults_for(client), OPTIONS
-    if hedged:  # headers end the race, also if the body breaks off then: nobody would be left to try
-        modes = [mode for mode in modes if mode not in BODIES]
-        options = {**OPTIONS, "retry": {**OPTIONS["retry"], "buffer_body": 0}, "hedge": {"after": "20ms"}}
+    if hedged:
+        options = {**OPTIONS, "hedge": {"after": "20ms"}}
     faults = Faults(modes, fleet, seed, stop)
     ringing = threading.Timer(seconds, stop.set)
     with nothing_left(fleet):

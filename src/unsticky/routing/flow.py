@@ -57,12 +57,13 @@ class _Trip:
     repeatable = False  # known only where there is hedging, or a body to read
     due = False  # a hedge is, when the driver says that time passed
     hedges = 0
+    dropped = 0  # attempts that were outrun
     reading = False  # the body of what would be the answer
 
     def __init__(self, pool: Pool, call: Call) -> None:
         self.pool = pool
         self.call = call
-        self.tried: list[EndpointState] = []  # one per attempt
+        self.tried: list[EndpointState] = []  # one per attempt that was not dropped
         self.flying: list[Lease] = []  # attempts in flight
         self.failed: list[FailedAttempt] = []
         if pool.hedging is not None or call.buffer:
@@ -159,6 +160,9 @@ class _Trip:
                 hedging.outrun(now - other.began, now)
                 self.pool.outrun(other, now)
                 other.release()
+                # It failed nobody: if the answer's body breaks off, it may well be the one to ask.
+                self.tried.remove(other.state)
+                self.dropped += 1
         self.flying, self.due = [lease], False
 
     # Failures ---------------------------------------------------------------
@@ -254,7 +258,7 @@ class _Trip:
             timeout = self.pool.options.retry.attempt_timeout
         if timeout is not None and (deadline is None or now + timeout < deadline):
             deadline = now + timeout
-        attempt = Attempt(lease.state.endpoint, len(self.tried) - 1, deadline, lease, hedge)
+        attempt = Attempt(lease.state.endpoint, len(self.tried) + self.dropped - 1, deadline, lease, hedge)
         if self.hedging is None:
             return Send(attempt)
         patience = self._patience(now)
