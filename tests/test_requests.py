@@ -394,6 +394,20 @@ def test_errors_in_bodies_are_those_of_requests(stream: bool, limit: int, three:
         assert in_flight(pools) == 0
 
 
+def test_errors_without_another_attempt(three: list[Upstream]) -> None:
+    """A body that was read first and may not be tried again, and one that breaks off after its beginning."""
+    retry = {**NOWAIT, "buffer_body": 15, "budget_ratio": 0, "budget_per_second": 0}
+    with session_over([three[0].url], retry=retry) as (_, session):
+        three[0].behave("truncated")
+        with call_options(buffer_body=10_000), pytest.raises(requests.exceptions.ChunkedEncodingError):
+            session.get("http://catalog/", stream=True)
+        three[0].behave("chunked", chunks=1_000_000)
+        answer = session.get("http://catalog/", stream=True)
+        three[0].kill()
+        with pytest.raises(requests.exceptions.ChunkedEncodingError):
+            _ = answer.content
+
+
 @pytest.mark.parametrize(
     ("broken", "failure", "raised"),
     [

@@ -40,6 +40,20 @@ def test_each_match_origin_is_verified(library: str) -> None:
         assert set(endpoint.names) == {"api.example.com", "other.example.com", None}
 
 
+@pytest.mark.parametrize("library", ["httpx", "httpx2"])
+def test_a_callers_host_header_is_no_name_to_verify(library: str) -> None:
+    """Who chooses it does not choose whose certificate is good."""
+    with (
+        tls_endpoint() as endpoint,
+        Pools.from_settings(settings(endpoint.url, library)) as pools,
+        pools.client(verify=trusting()) as client,
+    ):
+        assert client.get("https://p/", headers={"Host": "other.example.com"}).status_code == 200
+        with pytest.raises(Exception, match="CERTIFICATE_VERIFY_FAILED"):
+            client.get(ORIGINS[1], headers={"Host": "api.example.com"})
+        assert endpoint.names == [None, "other.example.com"]
+
+
 @wires
 def test_each_match_origin_is_verified_async(library: str) -> None:
     """The same on an event loop."""
