@@ -94,7 +94,17 @@ DISCOVERY = matching(
     r"file|dns|program|[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", '"file", "dns", "program" or "module:attribute" of your own'
 )
 METHOD = matching(_TOKEN, 'an HTTP method such as "GET"', str.upper)
-PATH = matching(r"/[!-~]*", 'a path that begins with "/"')
+_PATH = re.compile(r"/[!-~]*")
+
+
+def _check_path(text: str) -> str:
+    if not _PATH.fullmatch(text):  # its query is not repeated: it may be a secret
+        given = text.partition("?")[0]
+        raise ValueError(f'expected a path that begins with "/", in ASCII and without spaces, got {given!r}')
+    return text
+
+
+PATH = Rule(f"^(?:{_PATH.pattern})$", _check_path)
 HEADER_NAME = matching(_TOKEN, 'a header name such as "X-Session"')
 DEADLINE_HEADER = matching(
     rf"{_TOKEN}(?::(?:grpc|ms|s))?", 'a header name, and perhaps its format, such as "X-Timeout" or "X-Timeout:ms"'
@@ -152,6 +162,10 @@ METRIC = matching(
 )
 _CLOCK = r"(?:[01][0-9]|2[0-3]):[0-5][0-9]"
 CLOCK_TIMES = matching(rf"({_CLOCK})-(?!\1)(?:{_CLOCK}|24:00)", 'two different times of day such as "22:00-06:00"')
+PATH_PATTERN = matching(
+    r"[/*][!-\"$->@-~]*",
+    'a path as it is sent, that begins with "/" or "*" and has no query: for what follows "?" there is `query`',
+)
 PATTERN = matching(r"(?s:.+)", "a text that is not empty, in which * stands for any characters")
 QUERY_NAME = matching(r"(?s:.+)", "the name of a query parameter")
 HASH_KEY = matching(

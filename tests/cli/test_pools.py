@@ -313,6 +313,24 @@ def test_what_cannot_be_done(command: list[str], pools: Command) -> None:
     assert (status, out, err) == (2, "", 'unsticky: there is no pool "catalog"; there are: shop\n')
 
 
+@pytest.mark.parametrize(
+    ("command", "wrong"),
+    [
+        (["probe", "--timeout", "0s"], "--timeout: expected more than 0"),
+        (["probe", "--path", "foo?key=secret"], "expected a path that begins with "),
+        (["explain", "catalog", "--path", "foo?key=secret"], "expected a path that begins with "),
+        (["explain", "catalog", "--method", "G ET"], "expected an HTTP method such as "),
+    ],
+)
+def test_arguments_are_checked(command: list[str], wrong: str, pools: Command, two: list[Upstream]) -> None:
+    """By the rules of the settings; what may be a secret is not repeated."""
+    pools.settings(catalog={"endpoints": [two[0].url]})
+    status, out, err = pools.run(*command)
+    assert (status, out) == (2, "")
+    assert wrong in err
+    assert "secret" not in err
+
+
 def test_values_are_not_repeated(pools: Command) -> None:
     """A header that is written wrongly may hold a secret."""
     status, _, err = pools.run("explain", "catalog", "--header", "Authorization: Bearer secret")

@@ -166,3 +166,31 @@ def test_shown_rules_are_settings_again() -> None:
     Path("ways.toml").write_text(WAYS)
     Path("shown.toml").write_text(run("settings", "show", "ways.toml").stdout)
     assert load("shown.toml", environ={}).pools == load("ways.toml", environ={}).pools
+
+
+def test_queries_of_health_checks_are_masked() -> None:
+    """They may be keys."""
+    Path("up.toml").write_text(SHOP + '[pools.Catalog.health]\npath = "/up?token=sEcr&sEcr&a=sEcr"\n')
+    for command in ("show", "check"):
+        done = run("settings", command, "up.toml")
+        assert done.returncode == 0
+        assert "/up?token=***&***&a=***" in done.stdout
+        assert "sEcr" not in done.stdout
+
+
+def test_show_of_a_file_that_is_named_as_for_other_commands() -> None:
+    """--settings FILE, or FILE, but not both."""
+    assert run("settings", "show", "--settings", "shop.toml").stdout == run("settings", "show", "shop.toml").stdout
+    done = run("settings", "show", "shop.toml", "--settings", "shop.toml")
+    assert (done.returncode, done.stderr) == (2, "expected FILE or --settings FILE, got both\n")
+
+
+def test_a_file_that_is_nested_too_deeply() -> None:
+    """Is a problem like any other, and so is a variable."""
+    Path("deep.toml").write_text("a = " + "[" * 20_000 + "]" * 20_000)
+    done = run("settings", "check", "deep.toml")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "deep.toml: 1 problem\n  lists or tables are nested too deeply\n"
+    done = run("settings", "check", "shop.toml", UNSTICKY_SESSION__EXCLUDE="[" * 20_000)
+    assert done.returncode == 1
+    assert "UNSTICKY_SESSION__EXCLUDE: expected TOML or JSON" in done.stderr

@@ -54,6 +54,20 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     (pools({"when": {"load_above": 80}, "use_pool": "b"}, b=other()), "needs limits.maximum_in_flight"),
     (pools({"when": {**ANY, "window": 5}, "use_pool": "b"}, b=other()), "window: has no effect without error_rate"),
     (pools({"when": {"header": {"a b": "x"}}, "use_pool": "b"}, b=other()), "a name here must be a header name"),
+    (
+        pools({"when": {"path": "reports/*"}, "use_pool": "b"}, b=other()),
+        "pools.a.rules[0].when.path: expected a path as",
+    ),
+    (pools({"when": {"path": ["/x?a=1"]}, "use_pool": "b"}, b=other()), "rules[0].when.path[0]: expected a path as it"),
+    (pools({"when": {"path": "/b\xfccher"}, "use_pool": "b"}, b=other()), "rules[0].when.path: expected a path as it"),
+    (
+        pools(*({"name": "n", "when": {"path": path}, "use_priority": 0} for path in ("/a", "/b"))),
+        "pools.a.rules[1].name: the same name as that of rules[0]",
+    ),
+    (
+        pools({"name": "1", "when": ANY, "use_priority": 0}, {"when": ANY, "use_priority": 0}),
+        "pools.a.rules[0].name: the same name as that of rules[1]",
+    ),
     (pools(fallback={"pool": "b", "status": 503}, b=other()), "pools.a.fallback: expected pool or status, got both"),
     (pools(fallback={"body": "x"}), "pools.a.fallback: needs pool or status"),
     (pools(fallback={"pool": "b", "body": "x"}, b=other()), "pools.a.fallback.body: has no effect with pool"),

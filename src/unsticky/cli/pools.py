@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from ..rules import METHOD, PATH, Rule
 from .commands import command, later
 
 if TYPE_CHECKING:
@@ -83,8 +85,8 @@ def _add_probe(below: Commands) -> None:
 def _add_explain(below: Commands) -> None:
     parser = command(below, "explain", "show where a call would go, and why", EXPLAIN)
     parser.add_argument("pool", metavar="POOL")
-    parser.add_argument("--method", default="GET", metavar="METHOD", type=str.upper, help="default: GET")
-    parser.add_argument("--path", default="/", metavar="PATH", help="with its query; default: /")
+    parser.add_argument("--method", default="GET", metavar="METHOD", type=_by(METHOD), help="default: GET")
+    parser.add_argument("--path", default="/", metavar="PATH", type=_by(PATH), help="with its query; default: /")
     for name, what in (
         ("--header", "of the call; may be repeated"),
         ("--cookie", "of the request that the app serves"),
@@ -110,6 +112,18 @@ def _common(parser: argparse.ArgumentParser, action: str) -> argparse.ArgumentPa
     parser.add_argument("--json", action="store_true", help="one object per line, for machines")
     parser.set_defaults(run=later(action))
     return parser
+
+
+def _by(rule: Rule) -> Callable[[str], str]:
+    """An argument that is held against a rule of the settings."""
+
+    def read(text: str) -> str:
+        try:
+            return rule.read(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return read
 
 
 def _pair(text: str) -> tuple[str, str]:

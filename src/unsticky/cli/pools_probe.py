@@ -35,7 +35,11 @@ def _how(one: Seen, options: argparse.Namespace) -> HealthOptions:
             how = replace(one.options.health, type="http", path=PATH.read(options.path), method="GET", body=None)
         if options.tcp:
             how = replace(how, type="tcp")
-        return how if options.timeout is None else replace(how, timeout=Duration(options.timeout))
+        if options.timeout is None:
+            return how
+        if not (seconds := Duration(options.timeout)):
+            raise ValueError("--timeout: expected more than 0")
+        return replace(how, timeout=seconds)
     except ValueError as error:
         raise Refused(str(error), 2) from None
 

@@ -14,7 +14,7 @@ from ..routing.fault_options import FaultOptions
 from ..routing.options import PoolOptions
 from ..scalars import Duration
 from ..settings import Found, Settings, find, read
-from ..settings.schema import shipped
+from ..settings.schema import masked_path, shipped
 from . import show
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ def add_to(commands: Commands) -> None:
     checker.set_defaults(run=check)
     shower = _command(below, "show", "print the settings in effect, and where each comes from", SHOW)
     shower.add_argument("file", metavar="FILE", nargs="?")
+    shower.add_argument("--settings", metavar="FILE", help="the same as FILE, as other commands have it")
     shower.set_defaults(run=show_settings)
     _command(below, "schema", "print the JSON Schema of a settings file", SCHEMA).set_defaults(run=schema)
 
@@ -78,7 +79,10 @@ def check(options: argparse.Namespace) -> int:
 
 
 def show_settings(options: argparse.Namespace) -> int:
-    return _reading(options.file, show.lines)
+    if None not in (options.file, options.settings):
+        print("expected FILE or --settings FILE, got both", file=sys.stderr)
+        return 2
+    return _reading(options.file or options.settings, show.lines)
 
 
 def _reading(file: str | None, then: Callable[[Settings, Found], Iterator[str]]) -> int:
@@ -110,7 +114,10 @@ def _approve(settings: Settings, found: Found) -> Iterator[str]:
     for name, pool in settings.pools.items():
         parts = [f"  pool {name}: {_endpoints(pool)}", pool.balancer]
         parts += [f"{pool.retry.attempts} attempt{'s'[: pool.retry.attempts != 1]}"]
-        parts += [_limit("timeout", pool.timeout), f"health {pool.health.path}" if pool.health.path else ""]
+        parts += [
+            _limit("timeout", pool.timeout),
+            f"health {masked_path(pool.health.path)}" if pool.health.path else "",
+        ]
         yield ", ".join(filter(None, parts))
         yield from (f"    note: {note}" for note in _faults(pool.faults))
 

@@ -7,10 +7,10 @@ from dataclasses import MISSING, fields, is_dataclass
 
 import msgspec
 
-from ..routing.options import EndpointOptions, HashKeyOptions
+from ..routing.options import EndpointOptions, HashKeyOptions, HealthOptions
 from ..settings import Found, Settings
 from ..settings.environment import Variable
-from ..settings.schema import plain
+from ..settings.schema import masked_path, plain
 from ..settings.shapes import table_of
 
 ORIGIN_COLUMN = 50
@@ -26,7 +26,9 @@ def lines(settings: Settings, found: Found) -> Iterator[str]:
 
 def _table(options: object, given: object, source: str, path: str) -> Iterator[str]:
     """A table and those below it. `given` is what the source says of it."""
-    values = table_of(options) or {}
+    values = dict(table_of(options) or {})
+    if isinstance(options, HealthOptions) and options.path:
+        values["path"] = masked_path(options.path)
     below = {name: value for name, value in values.items() if table_of(value) is not None}
     if len(below) < len(values):
         yield f"\n[{path}]" if path else ""

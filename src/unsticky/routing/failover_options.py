@@ -17,6 +17,7 @@ from ..rules import (
     HOST_NAME,
     METHOD,
     ORIGIN,
+    PATH_PATTERN,
     PATTERN,
     QUERY_NAME,
     OneOrMore,
@@ -36,7 +37,7 @@ class WhenOptions:
         tuple[Annotated[str, METHOD], ...], OneOrMore(), Meta(description="The call's method is one of these.")
     ] = ()
     path: Annotated[
-        tuple[Pattern, ...],
+        tuple[Annotated[str, PATH_PATTERN], ...],
         OneOrMore(),
         Meta(description='The path as it is sent, without the query, is like one of these: "/reports/*".'),
     ] = ()

@@ -31,7 +31,7 @@ class Variable:
         for parse in (_json, _toml):
             try:
                 return parse(self.text)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
         raise ValueError("expected TOML or JSON")
 

@@ -74,6 +74,15 @@ def answer_is_one(options: FallbackOptions) -> Iterator[Problem]:
             yield Problem("json", f"expected a text that is JSON; {error}")
 
 
+def names_differ(options: PoolOptions) -> Iterator[Problem]:
+    """Metrics and traces tell rules apart by name; one without is called by its number."""
+    seen: dict[str, int] = {}
+    for index, rule in enumerate(options.rules):
+        if (first := seen.setdefault(rule.name or str(index), index)) != index:
+            place = f"rules[{index if rule.name else first}].name"
+            yield Problem(place, f"the same name as that of rules[{first if rule.name else index}]")
+
+
 def targets_exist(options: PoolOptions) -> Iterator[Problem]:
     """Levels and endpoints that rules name are the pool's."""
     for index, rule in enumerate(options.rules):

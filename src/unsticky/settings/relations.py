@@ -356,6 +356,7 @@ _RELATIONS: dict[type, tuple[Relation, ...]] = {
         Relation(frozenset({"endpoints"}), _endpoints_differ),
         Relation(frozenset({"endpoints", "discovery"}), _endpoints_are_known),
         Relation(frozenset({"endpoints", "rules", "limits"}), failover.targets_exist),
+        Relation(frozenset({"rules"}), failover.names_differ),
     ),
     RuleOptions: (Relation(frozenset({"use_pool", "use_priority", "use_endpoint", "only"}), failover.one_action),),
     WhenOptions: (

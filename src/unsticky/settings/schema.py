@@ -6,7 +6,7 @@ options, write it anew: ``python -m unsticky.settings.schema``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import MISSING
 from importlib.resources import files
 from pathlib import Path
@@ -108,6 +108,18 @@ def _leaf(leaf: Leaf) -> dict[str, Any]:
         **({"format": "uri"} if leaf.type is StoreURL else {}),
         **({"writeOnly": True} if leaf.type is Secret else {}),
     }
+
+
+def masked_path(path: str) -> str:
+    """Without what its query says, which may be a key: "/up?token=***"."""
+    path, mark, query = path.partition("?")
+    return path + mark + "&".join(f"{name}{equals}***" for name, equals, _ in _parts(query)) if query else path + mark
+
+
+def _parts(query: str) -> Iterator[tuple[str, str, str]]:
+    for part in query.split("&"):
+        name, equals, value = part.partition("=")
+        yield (name, equals, value) if equals else ("", "", name)
 
 
 def plain(value: object) -> object:

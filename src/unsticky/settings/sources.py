@@ -75,6 +75,8 @@ def _parse(path: Path) -> dict[str, object]:
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         _refuse(path, f"line {line}", "this is not UTF-8", error)
+    except RecursionError as error:
+        _refuse(path, "", "lists or tables are nested too deeply", error)
     except tomllib.TOMLDecodeError as error:
         where, message = _position(str(error), path.read_text("utf-8-sig"))
         _refuse(path, where, message, error)
