@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import re
+import subprocess
 import sys
 import threading
 import time
@@ -54,7 +55,7 @@ class Told:
 
     def __init__(self, *urls: str) -> None:
         self.endpoints = frozenset(map(Endpoint.of, urls))
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
         self.asked = 0
         self.go = threading.Event()
         self.go.set()
@@ -277,6 +278,96 @@ def test_a_source_that_hangs(three: list[Upstream]) -> None:
         assert source.asked == asked
         source.go.set()
         eventually(lambda: urls(pools) == {three[1].url})
+
+
+def test_close_leaves_a_source_that_hangs(three: list[Upstream]) -> None:
+    """Its thread ends when it may; until then no other one asks the same source."""
+    source = Told(three[0].url)
+    source.go.clear()
+    try:
+        with pools_by(source, discovery={"timeout": 0.05, "first_wait": 0.05}) as pools, pools.client() as client:
+            for _ in range(2):
+                with pytest.raises(NoHealthyEndpoint, match="has no endpoints; program: no answer"):
+                    client.get("http://catalog/")
+                closing = threading.Thread(target=pools.close)
+                closing.start()
+                closing.join(5)
+                assert not closing.is_alive()
+                assert not worker.running
+                client = pools.client()
+        assert source.asked == 1
+    finally:
+        source.go.set()
+    with pools_by(source) as pools, pools.client() as client:
+        assert client.get("http://catalog/").status_code == 200
+
+
+def test_sources_that_hang_leave_room_for_others(three: list[Upstream]) -> None:
+    """However many they are."""
+    hung, good = Told(), Told(three[0].url)
+    hung.go.clear()
+    names = [f"p{n}" for n in range(12)]
+    discovery = {"type": "program", "timeout": 0.05, "first_wait": 0.05}
+    settings = {"pools": {name: {"discovery": discovery} for name in (*names, "z")}}
+    with Pools.from_settings(settings, discovery={**dict.fromkeys(names, hung), "z": good}) as pools:
+        pools.start()
+        try:
+            eventually(lambda: pools.status()["z"])
+            assert hung.asked == len(names)
+        finally:
+            hung.go.set()
+
+
+HANGS = """
+import threading
+from unsticky import Pools
+
+class Hangs:
+    def discover(self):
+        asked.set()
+        threading.Event().wait()
+
+asked = threading.Event()
+found = {"type": "program", "timeout": "50ms"}
+pools = Pools.from_settings({"pools": {"catalog": {"discovery": found}}}, discovery={"catalog": Hangs()})
+pools.start()
+assert asked.wait(10)
+"""
+
+
+def test_the_process_ends_while_a_source_hangs() -> None:
+    """Though nobody closed the pools."""
+    done = subprocess.run([sys.executable, "-X", "dev", "-c", HANGS], capture_output=True, timeout=20, check=True)
+    assert done.stderr == b""
+
+
+@kinds
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), asyncio.CancelledError(), StopIteration()])
+def test_a_source_that_would_end_all(kind: Callable[..., Told], error: BaseException, three: list[Upstream]) -> None:
+    """Has failed, and is asked again; the loop in which all pools are looked after goes on."""
+    source = kind(three[0].url)
+    with pools_by(source) as pools, pools.client() as client:
+        client.get("http://catalog/")
+        source.error = error
+        eventually(lambda: (status := pools.discovery("catalog")) and status.problem)
+        asked = source.asked
+        eventually(lambda: source.asked > asked)
+        source.error = None
+        source.say(three[1].url)
+        eventually(lambda: urls(pools) == {three[1].url})
+
+
+def test_a_file_that_is_none(tmp_path: Path) -> None:
+    """A FIFO would be waited for: the call that finds nothing says where it looked, and why there is nothing."""
+    path = tmp_path / "endpoints.json"
+    os.mkfifo(path)
+    settings = {"pools": {"catalog": {"discovery": {"type": "file", "path": str(path), "first_wait": 0.5}}}}
+    with (
+        Pools.from_settings(settings) as pools,
+        pools.client() as client,
+        pytest.raises(NoHealthyEndpoint, match=f"file {path}: it is a FIFO, not a regular file"),
+    ):
+        client.get("http://catalog/")
 
 
 def test_what_happens_is_counted(otlp: Telemetry, three: list[Upstream]) -> None:

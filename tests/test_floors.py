@@ -25,6 +25,7 @@ FLOORS = {
     "stores": WORLD,
     "discoverers": WORLD,
     "telemetry": WORLD,
+    "blocking": WORLD,
     "worker": WORLD,
     "load": WORLD,
     "sealing": WORLD,

@@ -14,6 +14,7 @@ from contextvars import ContextVar
 import pytest
 
 from support.waiting import eventually
+from unsticky.testing import FakeClock
 from unsticky.worker import Worker
 
 
@@ -114,6 +115,75 @@ def test_periodic_tasks_run_again_after_an_error(worker: Worker, caplog: pytest.
     periodic.release()
     assert not worker.running
     assert "periodic task failed" in caplog.text
+
+
+def test_a_task_that_fails_again_and_again_is_logged_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
+    """With its traceback the first time, later with how often."""
+    clock = FakeClock()
+    worker = Worker(clock=clock)
+    rounds = []
+
+    async def fail() -> None:
+        rounds.append(1)
+        raise ValueError("no")
+
+    periodic = worker.every(0.001, fail)
+    try:
+        eventually(lambda: len(rounds) >= 20)
+        assert [record.exc_info is not None for record in caplog.records] == [True]
+        clock.advance(60)
+        eventually(lambda: len(caplog.records) == 2)
+        text = caplog.records[1].getMessage()
+        assert "times in 60 s: ValueError" in text
+        assert int(text.split("again, ")[1].split()[0]) >= 19
+    finally:
+        periodic.release()
+
+
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt])
+def test_nothing_that_a_task_raises_ends_the_loop(
+    worker: Worker, caplog: pytest.LogCaptureFixture, kind: type[BaseException]
+) -> None:
+    """Neither from a periodic task nor from one that it started; and the end comes all the same."""
+    rounds, others = [], []
+
+    async def leave() -> None:
+        raise kind
+
+    async def round_() -> None:
+        rounds.append(asyncio.create_task(leave()))
+        await leave()
+
+    async def other() -> None:
+        others.append(1)
+
+    held = [worker.every(0.001, round_), worker.every(0.001, other)]
+    eventually(lambda: len(rounds) >= 3)
+    before = len(others)
+    eventually(lambda: len(others) > before)
+    for hold in held:
+        hold.release()
+    assert not worker.running
+    assert f"a task in the background raised {kind.__name__}" in caplog.text
+    assert all(isinstance(task.exception(), kind) for task in rounds if not task.cancelled())
+
+
+def test_a_thread_that_hangs_is_left_behind(worker: Worker) -> None:
+    """What blocks is waited for at the end, but not for ever."""
+    go, began = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        began.set()
+        go.wait(60)
+
+    future = worker.submit(asyncio.to_thread(hang))
+    assert began.wait(5)
+    worker.close()
+    try:
+        assert future.cancelled()
+        assert not threads()
+    finally:
+        go.set()
 
 
 def test_release_waits_for_the_task_to_end(worker: Worker) -> None:

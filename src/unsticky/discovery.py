@@ -13,6 +13,7 @@ from typing import Any
 
 import anyio
 
+from .blocking import OneAtATime
 from .clock import Clock
 from .discoverers import open_discovery
 from .errors import DiscoveryError, Problem
@@ -23,7 +24,7 @@ from .routing.options import PoolOptions
 from .routing.pool import Pool
 from .telemetry.otel import qualified_name, suppressed
 from .telemetry.pool_events import report
-from .worker import Holds, worker
+from .worker import Holds, cancelled, worker
 
 _log = logging.getLogger("unsticky.discovery")
 _POLL = 0.01  # seconds: loops other than asyncio's look for the first endpoints that often
@@ -138,13 +139,14 @@ class Follower:
         self._source = source
         self._findings = Findings(options, static)
         self._random = Random()
-        self._asking: asyncio.Task[Any] | None = None  # in a thread, which can't be interrupted
+        self._aside = OneAtATime()
         self.first = None if static else FirstSet(pool.clock, options.first_wait)
 
     def status(self) -> DiscoveryStatus:
         return self._findings.status(self._pool.clock.monotonic())
 
     def begin(self) -> None:
+        self._pool.problem = self._findings.problem
         if self.first is not None:
             self.first.begin()
 
@@ -156,20 +158,16 @@ class Follower:
                     await self.look()
                     await asyncio.sleep(self._findings.pause(self._paced(), self._random))
         finally:
-            self._forget()
-
-    def _forget(self) -> None:
-        """The thread goes on, but nobody waits for it any more."""
-        if self._asking is not None:
-            self._asking.cancel()
-            self._asking = None
+            self._aside.drop()
 
     async def look(self) -> None:
         """Ask the source once, and give the pool what it says."""
         findings, clock = self._findings, self._pool.clock
         try:
             endpoints = findings.answered(await self._asked(), clock.monotonic())
-        except Exception as error:
+        except BaseException as error:  # a source may even call sys.exit
+            if cancelled(error):
+                raise
             findings.failed(self._reason(error), clock.monotonic())
             _log.debug("discovery failed", exc_info=error)
         else:
@@ -179,7 +177,7 @@ class Follower:
                 self.first.end()
         self._tell()
 
-    def _reason(self, error: Exception) -> str:
+    def _reason(self, error: BaseException) -> str:
         """Of errors that are not ours the type alone: their texts may hold secrets."""
         if isinstance(error, DiscoveryError):
             return str(error)
@@ -202,17 +200,10 @@ class Follower:
         return self._source.due_in() if isinstance(self._source, Paced) else None
 
     async def _asked(self) -> object:
+        """Of a thread that hangs the next look waits for the same answer."""
         discover: Callable[[], Any] = self._source.discover
-        if iscoroutinefunction(discover):
-            async with asyncio.timeout(self._options.timeout):
-                return await discover()
-        if self._asking is None:
-            self._asking = asyncio.ensure_future(asyncio.to_thread(discover))
-        done, _ = await asyncio.wait((self._asking,), timeout=self._options.timeout)
-        if not done:
-            raise TimeoutError  # the next look waits for the same answer
-        asked, self._asking = self._asking, None
-        return asked.result()
+        async with asyncio.timeout(self._options.timeout):
+            return await (discover() if iscoroutinefunction(discover) else self._aside(discover))
 
 
 class Discoveries:

@@ -249,9 +249,10 @@ class Pools:
         return {**kwargs, "mounts": {**mounts(self, transport, inner), **(kwargs.get("mounts") or {})}}
 
     def close(self) -> None:
-        """End discovery, health checks and metrics, until the next call, and close the clients of `client`.
+        """End discovery, health checks and metrics, and close the clients of `client`.
 
-        May be repeated.
+        Not for good: the next call over these pools, by whatever client, or `start` begins them again. A source that
+        hangs is not waited for. May be repeated.
         """
         with self._lock:
             probes, self._probes = self._probes, None

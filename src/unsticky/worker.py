@@ -12,17 +12,21 @@ import logging
 import os
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextvars import Context
 from functools import partial
 from random import Random
 from threading import Event, Lock, Thread, current_thread
 from typing import Any, TypeVar
 
+from .blocking import DaemonThreads
+from .clock import Clock, SystemClock
+
 T = TypeVar("T")
 _log = logging.getLogger("unsticky.worker")
-_BLOCKING_THREADS = 2  # for what has no async form; `asyncio.to_thread` in the worker's loop uses them
+_BLOCKING_THREADS = 8  # for what has no async form; `asyncio.to_thread` in the worker's loop uses them
 _PATIENCE = 5.0  # seconds for tasks to end, at close
+_LOG_AGAIN = 60.0  # seconds from one line about a task that fails to the next
 
 
 class Hold:
@@ -70,6 +74,27 @@ class Holds:
         _release(self._holds)
 
 
+class _Failures:
+    """Of a task that runs again and again: the first one is logged with its traceback, more once a minute, counted."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._logged_at: float | None = None
+        self._since = 0  # the last line
+
+    def add(self, error: BaseException) -> None:
+        self._since += 1
+        now = self._clock.monotonic()
+        if self._logged_at is None:
+            _log.error("a periodic task failed, and will run again", exc_info=error)
+        elif now - self._logged_at >= _LOG_AGAIN:
+            name = type(error).__name__
+            _log.error("a periodic task failed again, %d times in %.0f s: %s", self._since, now - self._logged_at, name)
+        else:
+            return
+        self._logged_at, self._since = now, 0
+
+
 def _release(holds: Iterable[Hold]) -> None:
     for hold in holds:
         hold.release()
@@ -78,10 +103,12 @@ def _release(holds: Iterable[Hold]) -> None:
 class Worker:
     """Runs coroutines in a daemon thread that exists only while something holds it. For any thread; survives fork."""
 
-    def __init__(self, random: Random | None = None) -> None:
+    def __init__(self, random: Random | None = None, clock: Clock | None = None) -> None:
         self._random = random or Random()
+        self._clock = clock or SystemClock()
         self._lock = Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._told: asyncio.Future[None] | None = None  # to end
         self._thread: Thread | None = None
         self._holds: set[Hold] = set()
         self._ending: list[Thread] = []  # told to end by one of their own tasks, so that nobody waited for them
@@ -110,7 +137,7 @@ class Worker:
     def every(self, interval: float, function: Callable[[], Awaitable[None]], *, jitter: float = 0.1) -> Periodic:
         """Await `function()` now, and then again `interval` seconds after it ended, give or take `jitter` of it.
 
-        What it raises is logged, and it goes on.
+        What it raises is logged, once a minute at most, and it goes on; SystemExit and the like are no exception.
         """
         with self._lock:
             loop = self._running_loop()
@@ -142,11 +169,14 @@ class Worker:
         self._join()
 
     async def _repeat(self, interval: float, function: Callable[[], Awaitable[None]], jitter: float) -> None:
+        failures = _Failures(self._clock)
         while True:
             try:
                 await function()
-            except Exception:
-                _log.exception("a periodic task failed, and will run again")
+            except BaseException as error:
+                if cancelled(error):
+                    raise
+                failures.add(error)
             await asyncio.sleep(interval * self._random.uniform(1 - jitter, 1 + jitter))
 
     def _drop(self, hold: Hold) -> None:
@@ -182,25 +212,26 @@ class Worker:
 
     def _start(self) -> asyncio.AbstractEventLoop:
         loop = asyncio.new_event_loop()
-        self._thread = Thread(target=_run, args=(loop,), name="unsticky-worker", daemon=True)
+        self._told = loop.create_future()
+        self._thread = Thread(target=_run, args=(loop, self._told), name="unsticky-worker", daemon=True)
         self._thread.start()
         atexit.register(self.close)
         return loop
 
     def _stop(self) -> None:
         """Ask the thread to end. With the lock held; joining it must wait until the lock is free."""
-        if self._loop is None or self._thread is None:
+        if self._loop is None or self._told is None or self._thread is None:
             return
         atexit.unregister(self.close)
         self._ending.append(self._thread)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._loop = self._thread = None
+        self._loop.call_soon_threadsafe(self._told.set_result, None)
+        self._loop = self._told = self._thread = None
 
     def _forget(self) -> None:
         """In a forked child: the thread is not there. Its loop is kept, as closing it would disturb the parent's."""
-        self._of_parents.append((self._loop, self._thread, self._holds))
+        self._of_parents.append((self._loop, self._told, self._thread, self._holds))
         self._lock = Lock()
-        self._loop = self._thread = None
+        self._loop = self._told = self._thread = None
         self._holds = set()
         self._ending = []
 
@@ -223,16 +254,32 @@ os.register_at_fork(after_in_child=_forget_parents)
 atexit.register(_after_fork.clear)  # references that outlive their modules complain
 
 
-def _run(loop: asyncio.AbstractEventLoop) -> None:
+def _run(loop: asyncio.AbstractEventLoop, told: asyncio.Future[None]) -> None:
     asyncio.set_event_loop(loop)
-    blocking = ThreadPoolExecutor(_BLOCKING_THREADS, thread_name_prefix="unsticky-blocking")
+    blocking = DaemonThreads(_BLOCKING_THREADS)
     loop.set_default_executor(blocking)
     try:
-        loop.run_forever()
-        loop.run_until_complete(_wind_down())
+        _complete(loop, told)
+        _complete(loop, loop.create_task(_wind_down()))
     finally:
         blocking.shutdown()  # the loop's own way starts a thread, which an interpreter that ends refuses
         loop.close()
+
+
+def _complete(loop: asyncio.AbstractEventLoop, future: asyncio.Future[None]) -> None:
+    """Run the loop until `future` is done, whatever it is that tasks raise: SystemExit and the like leave a loop."""
+    while not future.done() and not loop.is_closed():
+        try:
+            loop.run_until_complete(future)
+        except BaseException as error:
+            _log.error("a task in the background raised %s; the others go on", type(error).__name__)
+
+
+def cancelled(error: BaseException) -> bool:
+    """`error` ends the task that we are in because somebody cancelled it, not because of what the task called."""
+    task = asyncio.current_task()
+    ours = isinstance(error, asyncio.CancelledError) and (task is None or task.cancelling() > 0)
+    return ours or isinstance(error, GeneratorExit)
 
 
 async def _wind_down() -> None:

@@ -115,6 +115,14 @@ def test_a_file_that_is_being_written_is_left_alone(tmp_path: Path) -> None:
     assert len(found(source)) == 20
 
 
+def test_what_is_no_regular_file(tmp_path: Path) -> None:
+    """Is not opened: that could wait for ever, as could reading it."""
+    os.mkfifo(tmp_path / "fifo")
+    for path, kind in ((tmp_path / "fifo", "a FIFO"), (Path("/dev/zero"), "a device"), (tmp_path, "a directory")):
+        with pytest.raises(DiscoveryError, match=f"it is {kind}, not a regular file"):
+            found(FileDiscovery(path))
+
+
 def test_a_directory_and_a_file_that_nobody_may_read(tmp_path: Path) -> None:
     """Are no endpoints, and no crash."""
     with pytest.raises(DiscoveryError, match="directory"):

@@ -104,6 +104,7 @@ def test_a_source_that_flaps_fills_no_log() -> None:
         ("dns", {"name": "a"}, 1, False, None, 0.25),
         ("dns", {"name": "a"}, 3, False, None, 1.0),
         ("file", {}, 9, True, None, 1.0),
+        ("file", {"interval": Duration(0.1)}, 2, True, None, 0.1),
     ],
 )
 def test_when_it_is_asked_again(

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import stat
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+from ..blocking import OneAtATime
 from ..errors import DiscoveryError, SettingsError
 from ..routing.call import Endpoint
 from ..routing.endpoint import endpoint_from
@@ -42,21 +44,22 @@ class FileDiscovery:
         `settled`: seconds that a file must stay the same before it is read, as its writer may be in the middle.
         """
         self._settled = settled
+        self._aside = OneAtATime()  # a file of a network may hang
         self._path = Path(path)
         self._mark: Mark | None = None  # of what was read
         self._endpoints: frozenset[Endpoint] = frozenset()
 
     async def discover(self) -> frozenset[Endpoint]:
         """Raises DiscoveryError when the file is missing, can't be read, or makes no sense."""
-        mark = await asyncio.to_thread(self._look)
+        mark = await self._aside(self._look)
         if mark == self._mark:
             return self._endpoints
         for _ in range(_LOOKS):
             await asyncio.sleep(self._settled)
-            before, mark = mark, await asyncio.to_thread(self._look)
+            before, mark = mark, await self._aside(self._look)
             if mark == before:
-                endpoints = await asyncio.to_thread(self._read)
-                mark = await asyncio.to_thread(self._look)
+                endpoints = await self._aside(self._read)
+                mark = await self._aside(self._look)
                 if mark == before:
                     self._mark, self._endpoints = mark, endpoints
                     return endpoints
@@ -67,6 +70,8 @@ class FileDiscovery:
             found = os.stat(self._path)
         except OSError as error:
             raise DiscoveryError(error.strerror or type(error).__name__) from error
+        if not stat.S_ISREG(found.st_mode):
+            raise DiscoveryError(_irregular(found.st_mode))
         return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
     def _read(self) -> frozenset[Endpoint]:
@@ -74,6 +79,13 @@ class FileDiscovery:
             return parsed(self._path.read_bytes(), as_json=self._path.suffix == ".json")
         except OSError as error:
             raise DiscoveryError(error.strerror or type(error).__name__) from error
+
+
+def _irregular(mode: int) -> str:
+    """To open a FIFO would wait for its writer, and to read a device might not end."""
+    kinds = ((stat.S_ISDIR, "a directory"), (stat.S_ISFIFO, "a FIFO"), (stat.S_ISSOCK, "a socket"))
+    kind = next((name for is_one, name in kinds if is_one(mode)), "a device")
+    return f"it is {kind}, not a regular file"
 
 
 def parsed(data: bytes, *, as_json: bool) -> frozenset[Endpoint]:

@@ -86,7 +86,9 @@ class Findings:
 
     @property
     def problem(self) -> str:
-        return self._problem and f"{described(self._options)}: {self._problem}"
+        """With its source, for errors of calls that find no endpoint; "" when there is none."""
+        problem = self._problem or ("" if self.known else "no answer yet")
+        return problem and f"{described(self._options)}: {problem}"
 
     def answered(self, answer: object, now: float) -> frozenset[Endpoint]:
         """The pool's whole set from now on. Raises DiscoveryError about an answer that is none."""
@@ -120,7 +122,7 @@ class Findings:
         usual = self._options.interval or _INTERVAL.get(self._options.type, _USUAL)
         if self._failures:
             first = _FIRST_RETRY if self._found is not None else _EAGER
-            seconds = min(max(usual, _FIRST_RETRY), first * 2.0 ** min(self._failures - 1, 10))
+            seconds = min(usual, first * 2.0 ** min(self._failures - 1, 10))
             return seconds * random.uniform(0.8, 1.2)
         return max(usual * random.uniform(0.9, 1.1) if paced is None else paced, 0.01)
 
