@@ -31,7 +31,7 @@ from .routing.hashing import HashKey, parse_hash_keys
 from .routing.options import HASHING, PoolOptions
 from .routing.pool import Pool
 from .routing.rules import Rule, rules_from
-from .settings import Settings, load
+from .settings import Settings, find, read
 from .tables import aside
 from .telemetry.pool_metrics import reported
 from .worker import in_forked_children
@@ -101,7 +101,11 @@ class Pools:
         discovery: Mapping[str, Source] | None = None,
     ) -> Self:
         """From a TOML file, a mapping of its shape, or Settings; None looks for them. Raises SettingsError."""
-        return cls(load(source), discovery=discovery)
+        found = find(source)
+        try:
+            return cls(read(found), discovery=discovery)
+        except SettingsError as error:
+            raise SettingsError(found.title, error.problems) from error
 
     def _begin(self) -> None:
         sources, wrong = open_sources(self.settings.pools, self._given, self.clock)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import unsticky
+from unsticky import Pools, SettingsError
 from unsticky.settings import load, schema
 
 SHOP = """\
@@ -194,3 +195,48 @@ def test_a_file_that_is_nested_too_deeply() -> None:
     done = run("settings", "check", "shop.toml", UNSTICKY_SESSION__EXCLUDE="[" * 20_000)
     assert done.returncode == 1
     assert "UNSTICKY_SESSION__EXCLUDE: expected TOML or JSON" in done.stderr
+
+
+STARTS = [
+    ('[pools.Catalog.discovery]\ntype = "nope.mod:x"\n', 'pools.catalog.discovery: "nope.mod:x" is not there'),
+    ('[pools.Catalog.health]\ntype = "tcp"\nca_file = "nope.pem"\n', "pools.catalog.health.ca_file: can't be read"),
+]
+
+
+@pytest.mark.parametrize(("more", "problem"), STARTS)
+def test_check_and_start_agree(more: str, problem: str) -> None:
+    """Both find it, and both name the file."""
+    Path("start.toml").write_text(SHOP + more)
+    done = run("settings", "check", "start.toml")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"start.toml: 1 problem\n  {problem}")
+    with pytest.raises(SettingsError) as caught:
+        Pools.from_settings("start.toml")
+    assert f"{caught.value}\n" == done.stderr
+
+
+def test_check_finds_a_discovery_of_the_app_s_own() -> None:
+    """From the current directory, as servers do; what the program passes is not known here."""
+    Path("ours.py").write_text("class Ours:\n    def discover(self):\n        return []\n")
+    Path("start.toml").write_text(SHOP + '[pools.Catalog.discovery]\ntype = "ours:Ours"\n')
+    assert run("settings", "check", "start.toml").returncode == 0
+    Path("start.toml").write_text(SHOP + '[pools.Catalog.discovery]\ntype = "program"\n')
+    assert run("settings", "check", "start.toml").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("more", "note"),
+    [
+        ("[pools.Catalog.fallback]\n", "fallback: is empty, so calls have no fallback"),
+        ("[pools.Catalog.hedge]\n", "hedge: is empty, so no attempt is hedged"),
+        ('[pools.Catalog.health]\ntimeout = "2s"\n', "health.timeout: has no effect in an app"),
+        ('[pools.Catalog.health]\nheaders = { a = "b" }\n', "health.headers: has no effect in an app"),
+    ],
+)
+def test_check_notes_what_may_be_meant(more: str, note: str) -> None:
+    """The file is right all the same."""
+    Path("odd.toml").write_text(SHOP + more)
+    done = run("settings", "check", "odd.toml")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("odd.toml: OK\n")
+    assert done.stdout.splitlines()[-1].startswith(f"    note: {note}")

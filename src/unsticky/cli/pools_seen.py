@@ -20,7 +20,7 @@ from ..routing.discovery import described
 from ..routing.health import CheckResult, checked
 from ..routing.options import HealthOptions, PoolOptions
 from ..routing.pool import Pool
-from ..settings import load
+from ..settings import find, read
 from .progress import Progress
 from .reporting import Refused
 
@@ -64,9 +64,10 @@ def seen(options: argparse.Namespace, names: Sequence[str], *, reached: bool = F
     if options.settings is not None and not Path(options.settings).exists():
         raise Refused(f"{options.settings}: no such file", 2)
     sys.path.insert(0, os.getcwd())  # for discoveries of the app's own, as servers have it
-    settings = load(options.settings)
+    found_in = find(options.settings)
+    settings = read(found_in)
     if wrong := problems(settings.pools):
-        raise SettingsError(options.settings or "settings", wrong)
+        raise SettingsError(found_in.title, wrong)
     wanted = _chosen(settings.pools, names)
     chosen = {name: settings.pools[name] for name in (_reached(settings.pools, wanted) if reached else wanted)}
     pools = {name: Pool(name, of, _clock, Random(), locality=settings.locality) for name, of in chosen.items()}

@@ -14,6 +14,7 @@ from ..routing.fault_options import FaultOptions
 from ..routing.options import PoolOptions
 from ..scalars import Duration
 from ..settings import Found, Settings, find, read
+from ..settings.notes import notes
 from ..settings.schema import masked_path, shipped
 from . import show
 
@@ -28,6 +29,7 @@ examples:
 """
 CHECK = """\
 Every problem is printed with its path and what is allowed. Exit status: 0 right, 1 problems, 2 no such file.
+What has no effect, but may be meant, is noted. Discoveries of the app's own are imported, as they are at its start.
 Variables UNSTICKY_..__.. of the environment count too, as they will when the app starts.
 
 examples:
@@ -75,7 +77,7 @@ def _command(commands: Commands, name: str, does: str, epilog: str) -> argparse.
 
 
 def check(options: argparse.Namespace) -> int:
-    return _reading(options.file, _approve)
+    return _reading(options.file, _approve, starting=True)
 
 
 def show_settings(options: argparse.Namespace) -> int:
@@ -85,19 +87,30 @@ def show_settings(options: argparse.Namespace) -> int:
     return _reading(options.file or options.settings, show.lines)
 
 
-def _reading(file: str | None, then: Callable[[Settings, Found], Iterator[str]]) -> int:
-    """Print what `then` makes of the settings, or all that is wrong with them."""
+def _reading(file: str | None, then: Callable[[Settings, Found], Iterator[str]], *, starting: bool = False) -> int:
+    """Print what `then` makes of the settings, or all that is wrong with them; `starting`: as an app starts."""
     if file is not None and not Path(file).exists():
         print(f"{file}: no such file", file=sys.stderr)
         return 2
     try:
         found = find(file)
         settings = read(found)
+        if starting:
+            _start(settings, found)
     except SettingsError as error:
         print(error, file=sys.stderr)
         return 1
     print("\n".join(then(settings, found)))
     return 0
+
+
+def _start(settings: Settings, found: Found) -> None:
+    """Raises SettingsError with what would keep an app from starting here."""
+    if any(pool.discovery or pool.health.ca_file for pool in settings.pools.values()):
+        from .settings_start import at_start  # it loads the HTTP client
+
+        if wrong := at_start(settings):
+            raise SettingsError(found.title, wrong)
 
 
 def schema(options: argparse.Namespace) -> int:
@@ -119,7 +132,7 @@ def _approve(settings: Settings, found: Found) -> Iterator[str]:
             f"health {masked_path(pool.health.path)}" if pool.health.path else "",
         ]
         yield ", ".join(filter(None, parts))
-        yield from (f"    note: {note}" for note in _faults(pool.faults))
+        yield from (f"    note: {note}" for note in (*_faults(pool.faults), *notes(name, pool, found)))
 
 
 def _faults(options: FaultOptions) -> Iterator[str]:
