@@ -21,7 +21,8 @@ from urllib3.exceptions import SSLError as HandshakeError
 
 from . import errors
 from ._transport import Library, SyncDriver
-from ._transport.exchange import CallOptions, Exchange
+from ._transport.call_options import CallOptions
+from ._transport.exchange import Exchange
 from ._transport.streams import OpenBody
 from .pools import Pools
 from .routing.call import Failure, Outcome, Read
