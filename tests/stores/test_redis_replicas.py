@@ -82,9 +82,11 @@ def test_readers_do_not_wait_for_writers(pair: tuple[Server, Server], key: str) 
 
     async def main() -> None:
         store = open_async_store(url(primary), clock=CLOCK, timeout=1.0)
-        await store.create(key, record(CLOCK.time()))
+        keys = [f"{key}-{number}" for number in range(10)]  # those of one record take turns
+        for one in (key, *keys):
+            await store.create(one, record(CLOCK.time()))
         with replica.paused():
-            writing = [asyncio.create_task(store.update(key, put(a=b"1"))) for _ in range(10)]
+            writing = [asyncio.create_task(store.update(one, put(a=b"1"))) for one in keys]
             await asyncio.sleep(0.05)
             started = time.monotonic()
             assert await store.load(key) is not None
