@@ -57,7 +57,8 @@ def test_headers_as_they_are(library: str) -> None:
     assert sent.startswith(b"GET /a%2Fb?q=%7E HTTP/1.1\r\n")
     assert b"x-mine: 1\r\nx-mine: 2\r\ncookie: c=3\r\n" in sent.lower()
     names = [line.partition(b":")[0].lower() for line in sent.split(b"\r\n")[1:-2]]
-    assert sorted(names) == sorted(
+    ours = b"traceparent"  # where another test has set up an SDK
+    assert sorted(name for name in names if name != ours) == sorted(
         [b"host", b"accept", b"accept-encoding", b"connection", b"user-agent", b"x-mine", b"x-mine", b"cookie"]
     )
 
