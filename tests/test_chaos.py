@@ -21,8 +21,10 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import httpx
 import pytest
 import uvicorn
+from starlette.responses import PlainTextResponse
 
 from chaos import CLIENTS, explained
 from support.chaos import (
@@ -360,7 +362,9 @@ def test_clients_that_hang_up(library: str, three: Fleet) -> None:
         "session": {"store": "memory://"},
         "pools": {"catalog": {"endpoints": three.urls, "retry": {"attempts": 1}}},
     }
-    with nothing_left(three, once=2):  # a pipe, both ends; thirty clients would leave thirty files
+    with served(UnstickyMiddleware(PlainTextResponse("well"), settings)) as port:  # what a process opens once and keeps
+        assert httpx.get(f"http://127.0.0.1:{port}/", trust_env=False).text == "well"
+    with nothing_left(three):
         middleware = UnstickyMiddleware(app, settings)
         with served(middleware) as port:
             peers = [socket.create_connection(("127.0.0.1", port), timeout=60) for _ in range(30)]

@@ -72,17 +72,14 @@ class Held:
 
 
 @contextmanager
-def nothing_left(fleet: Fleet, *, once: int = 0) -> Generator[None]:
-    """Afterwards the process has no more files and threads than before, and the endpoints no connections.
-
-    `once`: files that a process opens with its first such use, and keeps.
-    """
+def nothing_left(fleet: Fleet) -> Generator[None]:
+    """Afterwards the process has no more files and threads than before, and the endpoints no connections."""
     before = Held.now()
     yield
 
     def gone() -> bool:
         now = Held.now()
-        return now.files <= before.files + once and now.threads <= before.threads
+        return now.files <= before.files and now.threads <= before.threads
 
     try:
         eventually(gone, 60)
