@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 from pytest_httpx import HTTPXMock
 
-from support.upstream import Upstream, closed_port, upstreams
+from support.ports import free_port
+from support.upstream import Upstream, upstreams
 from unsticky import Pools
 from unsticky.discoverers import Endpoint
 from unsticky.discoverers.file import parsed
@@ -70,7 +71,7 @@ def two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Upstre
 def nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same settings, but nobody listens."""
     monkeypatch.chdir(tmp_path)
-    Path(SETTINGS).write_text(on([closed_port(), closed_port()], block("timeout", "toml")), "utf-8")
+    Path(SETTINGS).write_text(on([free_port(), free_port()], block("timeout", "toml")), "utf-8")
 
 
 def test_the_first_example(two: list[Upstream]) -> None:
@@ -172,7 +173,7 @@ def test_a_list_of_endpoints() -> None:
 def test_explaining_from_a_terminal(two: list[Upstream]) -> None:
     """The command that is shown prints what is shown, the hash key too, but for the ports."""
     shown = block("unsticky pools explain", "console").splitlines()
-    urls = [*(one.url for one in two), f"http://127.0.0.1:{closed_port()}"]
+    urls = [*(one.url for one in two), f"http://127.0.0.1:{free_port()}"]
     Path(SETTINGS).write_text(
         f"[pools.catalog]\nendpoints = {urls}\nbalancer = 'ring_hash'\nhash.on = ['header:x-tenant', 'path']\n"
         "health.path = '/'\n",

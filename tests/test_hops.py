@@ -12,7 +12,8 @@ from starlette.testclient import TestClient
 
 from support.hop_apps import make_flask, make_starlette, make_wsgi
 from support.pools import both, pools_over
-from support.upstream import Upstream, closed_port, upstream
+from support.ports import free_port
+from support.upstream import Upstream, upstream
 from unsticky import DeadlineExceeded
 from unsticky.context import Arrival, RequestState, current
 from unsticky.routing.hops import deadline_header
@@ -188,7 +189,7 @@ def test_a_retry_is_not_retried(host: str, header: dict[str, str], one: Upstream
         assert app.get("/next/x", {ATTEMPT: "1"}).status_code == 503
         assert requests(one) == before + 7
     one.behave("echo")
-    dead = f"http://127.0.0.1:{closed_port()}"
+    dead = f"http://127.0.0.1:{free_port()}"
     with hop(host, {"url": one.url, "priority": 1}, dead) as app:  # type: ignore[arg-type]
         assert app.sent(header)[ATTEMPT] == "3"
 

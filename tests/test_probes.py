@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from support.pools import pools_over
+from support.ports import free_port
 from support.tls import CERTIFICATE, tls_endpoint
-from support.upstream import Upstream, closed_port, upstream, upstreams
+from support.upstream import Upstream, upstream, upstreams
 from support.waiting import eventually
 from unsticky.errors import SettingsError
 from unsticky.pools import Pools
@@ -201,6 +202,6 @@ def test_authorities_that_cannot_be_read(tmp_path: Path) -> None:
 
 def test_nobody_there() -> None:
     """The first refusal counts."""
-    with probing([f"http://127.0.0.1:{closed_port()}"], path="/") as pools:
+    with probing([f"http://127.0.0.1:{free_port()}"], path="/") as pools:
         eventually(lambda: verdicts(pools) == [False])
     assert not worker.running

@@ -20,6 +20,7 @@ import httpx
 import pytest
 
 from support.otlp import otlp_receiver
+from support.ports import free_port
 from support.waiting import eventually
 from unsticky import settings
 
@@ -42,19 +43,11 @@ def blocks(text: str, language: str) -> list[str]:
 # The three steps -----------------------------------------------------------------------------------------------------
 
 
-def free_ports(count: int) -> list[str]:
-    """All different: each is held until all are found."""
-    with ExitStack() as stack:
-        held = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in held:
-            one.bind(("127.0.0.1", 0))
-        return [str(one.getsockname()[1]) for one in held]
-
-
 def on_free_ports(text: str) -> str:
-    for port, free in zip(PORTS, free_ports(len(PORTS)), strict=True):
+    for port in PORTS:
         assert re.search(rf"\b{port}\b", text), f"the README has no port {port} any more"
-        text = re.sub(rf"\b{port}\b", f"<{free}>", text)  # marked, so that a free port that is in PORTS is left alone
+        # Marked, so that a free port that is in PORTS is left alone.
+        text = re.sub(rf"\b{port}\b", f"<{free_port()}>", text)
     return re.sub(r"<(\d+)>", r"\1", text)
 
 

@@ -24,8 +24,9 @@ from urllib3.exceptions import InsecureRequestWarning
 
 from support.otlp import Telemetry, telemetry
 from support.pools import in_flight
+from support.ports import free_port
 from support.tls import CERTIFICATE, tls_endpoint
-from support.upstream import Upstream, closed_port, upstreams
+from support.upstream import Upstream, upstreams
 from support.waiting import eventually
 from unsticky import Pools, errors
 from unsticky.requests import PoolAdapter, _Driver, _of_requests, _Undecoded, call_options
@@ -70,7 +71,7 @@ def test_calls_are_spread_and_look_untouched(three: list[Upstream]) -> None:
         assert [one.seen()["connections"] for one in three] == [1, 1, 1]
         assert session.get(f"{three[1].url}/x").json()["port"] == three[1].port
         with pytest.raises(requests.ConnectionError) as caught:
-            session.get(f"http://127.0.0.1:{closed_port()}/")
+            session.get(f"http://127.0.0.1:{free_port()}/")
         assert not isinstance(caught.value, errors.RoutingError)
 
 
@@ -161,7 +162,7 @@ def test_the_last_response_is_the_callers(three: list[Upstream]) -> None:
 
 def test_all_endpoints_down() -> None:
     """One exception of both families names every attempt; one attempt raises its own."""
-    urls = [f"http://127.0.0.1:{closed_port()}" for _ in range(3)]
+    urls = [f"http://127.0.0.1:{free_port()}" for _ in range(3)]
     with session_over(urls, retry=NOWAIT) as (_, session):
         with pytest.raises(errors.AttemptsFailed) as caught:
             session.get("http://catalog/x?secret=1")
@@ -340,7 +341,7 @@ def test_beside_contribs_instrumentation(otlp: Telemetry, three: list[Upstream])
 
 def test_fallbacks(three: list[Upstream]) -> None:
     """Another pool, and a response of the settings', are responses of requests like any other."""
-    dead = [f"http://127.0.0.1:{closed_port()}"]
+    dead = [f"http://127.0.0.1:{free_port()}"]
     main = {"endpoints": dead, "fallback": {"pool": "spare"}, "retry": {"backoff": 0}}
     answer = {"status": 203, "headers": {"X-From": "settings"}, "json": '{"items": []}'}
     last = {"endpoints": dead, "fallback": answer, "retry": {"backoff": 0}}

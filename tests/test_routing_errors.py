@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from support.pools import LIBRARIES, both, pools_over
-from support.upstream import closed_port
+from support.ports import free_port
 from unsticky import errors
 
 NAMES = [
@@ -68,7 +68,7 @@ def test_copies_of_our_own(name: str, copied: Any) -> None:
 @pytest.mark.parametrize("copied", COPIES)
 def test_a_copy_has_its_request(library: str, copied: Any) -> None:
     """What a call raised keeps `.request`, as the library's own errors do."""
-    error = refused(library, closed_port())
+    error = refused(library, free_port())
     made = copied(error)
     assert same(made, error)
     assert str(made.request.url) == "http://catalog/items"
@@ -77,7 +77,7 @@ def test_a_copy_has_its_request(library: str, copied: Any) -> None:
 @both
 def test_names(library: str) -> None:
     """A traceback's name for the error is one that the module has, and says what happened."""
-    error = refused(library, closed_port())
+    error = refused(library, free_port())
     assert type(error).__qualname__ == "AttemptsFailedToConnect"
     assert getattr(importlib.import_module(type(error).__module__), type(error).__name__) is type(error)
     assert isinstance(error, LIBRARIES[library].ConnectError)
@@ -98,7 +98,7 @@ with pools, pools.client() as client:
 @both
 def test_from_another_process(library: str) -> None:
     """What a call raised in another process arrives here as itself."""
-    child = [sys.executable, "-c", CHILD, library, f"http://127.0.0.1:{closed_port()}"]
+    child = [sys.executable, "-c", CHILD, library, f"http://127.0.0.1:{free_port()}"]
     error = pickle.loads(subprocess.run(child, capture_output=True, check=True).stdout)
     assert isinstance(error, LIBRARIES[library].ConnectError)
     assert isinstance(error, errors.AttemptsFailed)

@@ -11,7 +11,8 @@ import httpx
 import pytest
 
 from support.pools import LIBRARIES, both, in_flight, pools_over
-from support.upstream import Upstream, closed_port, upstream, upstreams
+from support.ports import free_port
+from support.upstream import Upstream, upstream, upstreams
 from unsticky import errors
 from unsticky.context import RequestState, current
 from unsticky.httpx import PoolTransport
@@ -49,10 +50,10 @@ def test_other_hosts_pass_through(library: str, three: list[Upstream]) -> None:
         assert answer.json()["port"] == three[1].port
         assert "unsticky" not in answer.extensions
         with pytest.raises(LIBRARIES[library].ConnectError) as caught:
-            client.get(f"http://127.0.0.1:{closed_port()}/")
+            client.get(f"http://127.0.0.1:{free_port()}/")
         assert not isinstance(caught.value, errors.RoutingError)
         with pytest.raises(LIBRARIES[library].ConnectError):
-            client.get(f"http://catalog:{closed_port()}/")  # a port: not the pool's name
+            client.get(f"http://catalog:{free_port()}/")  # a port: not the pool's name
 
 
 @both

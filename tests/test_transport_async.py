@@ -10,7 +10,8 @@ import pytest
 import trio
 
 from support.pools import LIBRARIES, in_flight, pools_over, wires, wires_and_loops
-from support.upstream import Upstream, closed_port, upstreams
+from support.ports import free_port
+from support.upstream import Upstream, upstreams
 from support.waiting import eventually
 from unsticky import errors
 from unsticky.worker import Worker
@@ -170,7 +171,7 @@ def test_all_endpoints_down(library: str) -> None:
             assert isinstance(caught.value, LIBRARIES[library].ConnectError)
             assert len(caught.value.attempts) == 3
 
-    with pools_over(library, [f"http://127.0.0.1:{closed_port()}" for _ in range(3)], retry=NOWAIT) as pools:
+    with pools_over(library, [f"http://127.0.0.1:{free_port()}" for _ in range(3)], retry=NOWAIT) as pools:
         asyncio.run(main())
 
 

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from support.pools import LIBRARIES, both, in_flight, pools_over
-from support.upstream import Upstream, closed_port, upstreams
+from support.ports import free_port
+from support.upstream import Upstream, upstreams
 from support.waiting import eventually
 from unsticky import errors
 
@@ -173,7 +174,7 @@ def test_a_truncated_body(library: str, three: list[Upstream]) -> None:
 @both
 def test_all_endpoints_down(library: str) -> None:
     """One exception of both families names every attempt and its reason."""
-    urls = [f"http://127.0.0.1:{closed_port()}" for _ in range(3)]
+    urls = [f"http://127.0.0.1:{free_port()}" for _ in range(3)]
     with pools_over(library, urls, retry=NOWAIT) as pools, pools.client() as client:
         with pytest.raises(errors.AttemptsFailed) as caught:
             client.get("http://catalog/x?secret=1")
@@ -232,7 +233,7 @@ def test_all_attempts_in_vain(library: str, three: list[Upstream]) -> None:
 @both
 def test_one_attempt_raises_its_own_error(library: str) -> None:
     """Without retries, the library's own exception comes out, as it would without us."""
-    with pools_over(library, [f"http://127.0.0.1:{closed_port()}"], retry={"attempts": 1}) as pools:
+    with pools_over(library, [f"http://127.0.0.1:{free_port()}"], retry={"attempts": 1}) as pools:
         with pools.client() as client, pytest.raises(LIBRARIES[library].ConnectError) as caught:
             client.get("http://catalog/")
         assert type(caught.value) is LIBRARIES[library].ConnectError
@@ -242,7 +243,7 @@ def test_one_attempt_raises_its_own_error(library: str) -> None:
 @both
 def test_retries_spend_the_budget(library: str) -> None:
     """With everything down, attempts stay within 1.2 + 10/rate per call."""
-    url = f"http://127.0.0.1:{closed_port()}"
+    url = f"http://127.0.0.1:{free_port()}"
     retry = {**NOWAIT, "attempts": 3, "budget_per_second": 1.0}
     with pools_over(library, [url], retry=retry) as pools, pools.client() as client:
         attempts = 0

@@ -12,12 +12,13 @@ import pytest
 
 from support.otlp import telemetry
 from support.pools import LIBRARIES, both, in_flight
-from support.upstream import Upstream, closed_port, upstreams
+from support.ports import free_port
+from support.upstream import Upstream, upstreams
 from unsticky import Pools, errors
 from unsticky.pools import CallFailed
 
 drivers = pytest.mark.parametrize("driver", ["sync", "async"])
-DEAD = f"http://127.0.0.1:{closed_port()}"
+DEAD = f"http://127.0.0.1:{free_port()}"
 NOWAIT = {"backoff": 0}
 
 

@@ -11,7 +11,8 @@ import pytest
 
 from support.otlp import Telemetry, telemetry
 from support.pools import both
-from support.upstream import Upstream, closed_port, upstreams
+from support.ports import free_port
+from support.upstream import Upstream, upstreams
 from unsticky import Pools
 
 drivers = pytest.mark.parametrize("driver", ["sync", "async"])
@@ -69,7 +70,7 @@ def test_an_origin_stays_the_host(library: str, two: list[Upstream]) -> None:
 @drivers
 def test_by_health(library: str, driver: str, two: list[Upstream]) -> None:
     """With too few fit endpoints calls go elsewhere, until there are enough again."""
-    endpoints = [f"http://127.0.0.1:{closed_port()}", two[0].url]
+    endpoints = [f"http://127.0.0.1:{free_port()}", two[0].url]
     rules = [{"when": {"healthy_below": 60}, "use_pool": "spare"}]
     with pools_of(library, two, rules, endpoints=endpoints, ejection={"consecutive_failures": 1}) as pools:
         for _ in range(20):

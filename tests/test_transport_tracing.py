@@ -12,7 +12,8 @@ from opentelemetry.instrumentation.httpx import HTTPX2ClientInstrumentor, HTTPXC
 
 from support.otlp import SeenSpan, Telemetry, telemetry
 from support.pools import LIBRARIES, both, in_flight, pools_over
-from support.upstream import Upstream, closed_port, upstreams
+from support.ports import free_port
+from support.upstream import Upstream, upstreams
 from support.waiting import eventually
 
 INSTRUMENTORS = {"httpx": HTTPXClientInstrumentor, "httpx2": HTTPX2ClientInstrumentor}
@@ -105,7 +106,7 @@ def test_matched_origins_keep_their_name(library: str, driver: str, otlp: Teleme
 def test_failures_name_their_exception(library: str, driver: str, otlp: Telemetry, two: list[Upstream]) -> None:
     """error.type is the full name of the library's exception."""
     two[1].pause()
-    urls = [{"url": f"http://127.0.0.1:{closed_port()}"}, {"url": two[1].url, "priority": 1}]
+    urls = [{"url": f"http://127.0.0.1:{free_port()}"}, {"url": two[1].url, "priority": 1}]
     retry = {**NOWAIT, "attempts": 2, "attempt_timeout": "300ms"}
     with pools_over(library, urls, retry=retry) as pools, pytest.raises(LIBRARIES[library].TimeoutException):
         get(pools, driver, "http://catalog/")

@@ -14,8 +14,9 @@ import pytest
 
 from cli.shops import here
 from support.nameserver import nameserver
+from support.ports import free_port
 from support.tls import tls_endpoint
-from support.upstream import Upstream, closed_port, upstreams
+from support.upstream import Upstream, upstreams
 from unsticky import Pools
 from unsticky.cli import main
 from unsticky.routing.hashing import combine, hash_text
@@ -76,7 +77,7 @@ def pools(here: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mo
 
 def test_check_what_is_fine(pools: Command, two: list[Upstream]) -> None:
     """Endpoints as they are listed; an endpoint that is down is not its matter."""
-    listed = [two[0].url, {"url": f"http://127.0.0.1:{closed_port()}", "weight": 3, "priority": 1, "locality": "b"}]
+    listed = [two[0].url, {"url": f"http://127.0.0.1:{free_port()}", "weight": 3, "priority": 1, "locality": "b"}]
     pools.settings(catalog={"endpoints": listed, "timeout": "2s"})
     title, first, second, end = pools.says(0, "check").splitlines()
     assert title == "catalog: 2 endpoints, least_request"
@@ -142,7 +143,7 @@ def test_check_endpoints_that_are_found(pools: Command) -> None:
 def test_probe(pools: Command, two: list[Upstream]) -> None:
     """By the pool's own check, else by connecting; each endpoint once, with its time."""
     health = {"path": "/up", "headers": {"Authorization": "Bearer secret"}}
-    gone = f"http://127.0.0.1:{closed_port()}"
+    gone = f"http://127.0.0.1:{free_port()}"
     pools.settings(catalog={"endpoints": [two[0].url, gone], "health": health}, shop={"endpoints": [two[1].url]})
     head, *rows, space, end = pools.says(1, "probe").splitlines()
     assert head.split() == ["POOL", "ENDPOINT", "RESULT", "TIME", "WHY"]

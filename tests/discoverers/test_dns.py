@@ -12,8 +12,9 @@ import pytest
 
 from support.nameserver import Nameserver, nameserver
 from support.pools import both
+from support.ports import free_port
 from support.tls import tls_endpoint, trusting
-from support.upstream import Upstream, closed_port, upstreams
+from support.upstream import Upstream, upstreams
 from support.waiting import eventually
 from unsticky import Pools, SettingsError
 from unsticky.discoverers import DiscoveryError, Endpoint, open_discovery
@@ -314,7 +315,7 @@ def test_nameservers_by_any_address() -> None:
         settings = {"type": "dns", "name": "a", "nameservers": [text]}
         Pools.from_settings({"pools": {"x": {"discovery": settings}}})
     options = DiscoveryOptions(
-        type="dns", name="a.test", nameservers=(f"127.0.0.1:{closed_port()}",), timeout=Duration(0.3)
+        type="dns", name="a.test", nameservers=(f"127.0.0.1:{free_port()}",), timeout=Duration(0.3)
     )
     with pytest.raises(DiscoveryError, match=r"A a\.test: "):
         asyncio.run(DnsDiscovery(options, FakeClock()).discover())

@@ -31,7 +31,9 @@ class Endpoint:
     """The process, as tests see it."""
 
     def __init__(self, log: Path) -> None:
-        self.port = _free_port()
+        from .ports import free_port  # the process that this file is has no packages
+
+        self.port = free_port()
         self.paused = False
         self._log = log
         self.start()
@@ -82,13 +84,6 @@ class Endpoint:
             return found
         finally:
             connection.close()
-
-
-def _free_port() -> int:
-    """As `support.ports` has it, which the process can't import."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import socket
+from contextlib import suppress
+from itertools import count
+from random import SystemRandom
+
+# Below those that systems give to outgoing connections: one of these would take the port before its server starts,
+# or while that is down; and a connection to a port of its own range where nobody listens may reach itself.
+_FIRST, _COUNT = 20_000, 10_000
+_turns = count(SystemRandom().randrange(_COUNT))
 
 
 def free_port() -> int:
-    """One that nobody listens on now: another one each time, so that two runs of the tests do not meet."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
+    """One of 127.0.0.1 that nobody listens on now: another one each time, so that two runs of the tests do not meet."""
+    for _ in range(_COUNT):
+        port = _FIRST + next(_turns) % _COUNT
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise OSError(f"no port from {_FIRST} to {_FIRST + _COUNT - 1} is free")

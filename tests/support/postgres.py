@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 from collections.abc import Generator, Iterator
@@ -19,6 +18,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from support.ports import free_port
 from support.waiting import eventually
 from unsticky.stores import open_store
 from unsticky.stores.postgres import PostgresStore
@@ -62,8 +62,7 @@ class Postgres:
         self._process: subprocess.Popen[bytes] | None = None
         if os.geteuid() == 0:
             shutil.chown(self._folder, "nobody")
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self._initialize()
         self.start()
 

@@ -14,7 +14,6 @@ import http.client
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -92,8 +91,11 @@ class Upstream:
 
 
 @contextmanager
-def upstream(port: int = 0) -> Generator[Upstream]:
+def upstream(port: int | None = None) -> Generator[Upstream]:
     """One upstream on a free port, or on `port`."""
+    from .ports import free_port  # the process that this file is has no packages
+
+    port = port or free_port()
     process = subprocess.Popen([sys.executable, "-S", __file__, str(port)], stdout=subprocess.PIPE)
     assert process.stdout
     one = Upstream(process, int(process.stdout.readline()))
@@ -108,13 +110,6 @@ def upstreams(count: int) -> Generator[list[Upstream]]:
     """`count` of them."""
     with ExitStack() as stack:
         yield [stack.enter_context(upstream()) for _ in range(count)]
-
-
-def closed_port() -> int:
-    """A port of the loopback where nobody listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class _Server(ThreadingHTTPServer):

@@ -11,8 +11,9 @@ from uuid import uuid4
 import pytest
 
 from support.otlp import Telemetry, telemetry
+from support.ports import free_port
 from support.routing import DOWN, OK, answers, drive, endpoint, get, make_pool, respond
-from support.upstream import closed_port, upstream
+from support.upstream import upstream
 from unsticky import Pools
 from unsticky.routing.call import Call
 from unsticky.routing.options import RetryOptions
@@ -49,7 +50,7 @@ def points(otlp: Telemetry, metric: str, pool: str) -> dict[Any, float]:
 
 def test_what_calls_count(otlp: Telemetry, name: str) -> None:
     """Calls, picks by endpoint, failed attempts and retries by reason, and what is in flight."""
-    dead = f"127.0.0.1:{closed_port()}"
+    dead = f"127.0.0.1:{free_port()}"
     with upstream() as one:
         endpoints = [f"http://{dead}", {"url": one.url, "priority": 1}]
         settings = {"pools": {name: {"endpoints": endpoints, "retry": {"backoff": 0}}}}
