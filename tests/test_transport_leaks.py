@@ -12,7 +12,7 @@ from typing import Any
 import anyio
 import pytest
 
-from support.pools import both, busy, in_flight, pools_over, wires, wires_and_loops
+from support.pools import LIBRARIES, both, busy, in_flight, pools_over, wires, wires_and_loops
 from support.upstream import Upstream, upstreams
 from support.waiting import eventually
 from unsticky.pools import Pools
@@ -57,6 +57,36 @@ def test_2000_responses_dropped_unread(library: str, drop: Callable[[Any, int], 
         eventually(lambda: sum(one.seen()["connections"] for one in two) <= idle)
         assert idle < 10
     assert not worker.running
+
+
+@both
+def test_a_body_that_breaks_off(library: str, two: list[Upstream]) -> None:
+    """Its caller lets the error go without closing, or keeps it: all is given back at once."""
+    two[0].behave("truncated")
+    with pools_over(library, [two[0].url]) as pools, pools.client() as client:
+        response = client.send(client.build_request("POST", "http://catalog/"), stream=True)
+        with pytest.raises(LIBRARIES[library].RemoteProtocolError):
+            response.read()
+        assert in_flight(pools) == 0
+        assert not client._transport._bodies.open
+        assert not busy(client._transport._inner)
+
+
+@wires
+def test_a_body_that_breaks_off_on_a_loop(library: str, two: list[Upstream]) -> None:
+    two[0].behave("truncated")
+
+    async def main() -> None:
+        async with pools.async_client() as client:
+            response = await client.send(client.build_request("POST", "http://catalog/"), stream=True)
+            with pytest.raises(LIBRARIES[library].RemoteProtocolError):
+                await response.aread()
+            assert in_flight(pools) == 0
+            assert not client._transport._open
+            assert not busy(below(client))
+
+    with pools_over(library, [two[0].url]) as pools:
+        asyncio.run(main())
 
 
 @both

@@ -305,6 +305,7 @@ async def callers_on_a_loop(client: Any, ledger: Ledger, seed: str, stop: thread
 
     await asyncio.gather(*(caller(number) for number in range(count)))
     gc.collect()
+    await asyncio.sleep(0)  # tasks that close what was collected begin now
     await settled(lambda: len(asyncio.all_tasks()) == 1, lambda: f"tasks are left: {asyncio.all_tasks()}")
 
 

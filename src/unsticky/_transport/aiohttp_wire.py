@@ -162,13 +162,19 @@ class _Body:
     async def __anext__(self) -> bytes:
         try:
             chunk = await self._response.content.readany()
-        except Exception as error:
-            raise _mapped(self._names, error) from error
+        except BaseException as error:
+            self._close()  # as httpcore does: callers that let the error go do not close
+            if isinstance(error, Exception):
+                raise _mapped(self._names, error) from error
+            raise
         if not chunk:
             raise StopAsyncIteration
         return chunk
 
     async def aclose(self) -> None:
+        self._close()
+
+    def _close(self) -> None:
         self._kept.discard(self._response)
         self._response.close()  # does nothing to the connection of a response that was read to its end
 

@@ -54,6 +54,7 @@ class LeasedStream:
                 yield chunk
         except Exception:
             body.lease.body_failed()
+            self.close()  # a caller that lets the error go does not, and an error may hold all that is here
             raise
 
     def close(self) -> None:
@@ -89,6 +90,7 @@ class AsyncLeasedStream:
             raise
         except Exception:
             body.lease.body_failed()
+            await self.aclose()
             raise
 
     async def aclose(self) -> None:
