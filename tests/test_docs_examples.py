@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import redirect_stdout
+from contextlib import closing, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -138,12 +138,13 @@ def test_across_hops(two: list[Upstream]) -> None:
     names: dict[str, Any] = {"__name__": "shop"}
     exec(compile(on([one.port for one in two], block("unsticky.deadline.remaining()")), "routing.md", "exec"), names)
     client = names["app"].test_client()
-    answer = client.get("/prices").json
-    assert answer["status"] == 200
-    assert 0 < answer["left"] <= 5
-    for one in two:
-        one.behave("hang")
-    assert client.get("/prices", headers={"grpc-timeout": "200m"}).status_code == 504
+    with closing(names["app"].extensions["unsticky"]):
+        answer = client.get("/prices").json
+        assert answer["status"] == 200
+        assert 0 < answer["left"] <= 5
+        for one in two:
+            one.behave("hang")
+        assert client.get("/prices", headers={"grpc-timeout": "200m"}).status_code == 504
 
 
 def test_a_source_of_ones_own(httpx_mock: HTTPXMock) -> None:
