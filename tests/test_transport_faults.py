@@ -154,7 +154,7 @@ def test_a_shorter_delay_waits(library: str, way: str, otlp: Telemetry, two: lis
     assert 0.4 <= time.monotonic() - began < 15
     late, rescued = otlp.spans()
     assert (late.attributes["unsticky.fault"], rescued.attributes["unsticky.fault"]) == ("delay", "delay")
-    assert 290_000_000 <= late.end - late.start < 15_000_000_000
+    assert 200_000_000 <= late.end - late.start < 15_000_000_000  # its time had begun before its span
     assert rescued.end - rescued.start >= 99_000_000
 
 

@@ -160,13 +160,13 @@ def test_tasks_wait_for_a_connection_no_longer_than_their_deadline(own_postgres:
     """While one connection is stuck, those who queue for it fail in time, and the queue is empty afterwards."""
 
     async def main() -> None:
-        store = opened(own_postgres, 0.4, "?pool_size=1")
+        store = opened(own_postgres, 1.0, "?pool_size=1")
         await store.create(key, record(NOW))
         with psycopg.connect(own_postgres.url) as other:
             other.execute("LOCK TABLE unsticky_sessions")
             started = time.monotonic()
             results = await asyncio.gather(*(store.load(key) for _ in range(20)), return_exceptions=True)
-            assert time.monotonic() - started < 0.65
+            assert time.monotonic() - started < 1.6
         assert {type(one).__name__ for one in results} <= {"RefusedError", "LateError"}
         assert accounted(store)
         assert await store.load(key) == record(NOW)
