@@ -75,7 +75,6 @@ class Html:
         (Color.RED, "red"), (Level.HIGH, 3), (Point(1, 2), (1, 2)), (OrderedDict(a=1), {"a": 1}),
         (bytearray(b"x"), b"x"), (Item("a", ("b",)), {"name": "a", "tags": ("b",)}), (Html(), Markup("<i>")),
     ],
-    ids=repr,
 )  # fmt: skip
 def test_subclasses_are_kept_as_flask_keeps_them(value: object, kept: object) -> None:
     """A subclass is kept as its plain type, a dataclass as a dict, an HTML object as Markup."""

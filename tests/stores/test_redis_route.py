@@ -149,7 +149,6 @@ def test_a_primary_that_is_none_any_more(code: str) -> None:
 @pytest.mark.parametrize(
     "answers",
     [(None,), ([b"a", b"1"], SLAVE), ([b"a"],), (ErrorReply("NOAUTH x"),), ([b"a", b"1"], late()), (REFUSED,)],
-    ids=repr,
 )
 def test_sentinels_without_an_answer_are_asked_again(answers: Any) -> None:
     """With a pause, which gives up when there is no time left for it."""
@@ -233,7 +232,7 @@ def test_a_redirection_that_makes_no_sense(cluster: Cluster, target: str) -> Non
         answered(cluster, WRITE, ErrorReply(f"MOVED {target}"))
 
 
-@pytest.mark.parametrize("trouble", [ErrorReply("CLUSTERDOWN x"), UNSENT, REFUSED], ids=repr)
+@pytest.mark.parametrize("trouble", [ErrorReply("CLUSTERDOWN x"), UNSENT, REFUSED])
 def test_a_cluster_in_trouble_is_looked_at_again(cluster: Cluster, trouble: Any) -> None:
     """By another server than the one in trouble; the second time after a pause."""
     all_at = ranges((0, SLOTS - 1, C))
