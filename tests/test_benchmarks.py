@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import count
 from pathlib import Path
+from threading import Thread
 from typing import Any, get_args
 
 from unsticky.routing.options import Balancer
@@ -16,7 +19,7 @@ BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "sessions.py"
 def run(part: str, folder: Path) -> tuple[dict[str, Any], str]:
     """The figures of one part, and the tables it printed."""
     figures = folder / "figures.json"
-    command = [sys.executable, str(BENCHMARK), "--smoke", "--markdown", "--part", part, "--json", str(figures)]
+    command = [sys.executable, str(BENCHMARK), "--smoke", "--markdown", "--only", part, "--json", str(figures)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stderr
     return json.loads(figures.read_text()), done.stdout
@@ -61,6 +64,7 @@ def test_end_to_end_part_drives_both_servers(tmp_path: Path) -> None:
     assert kinds == {"uvicorn", "gunicorn"}
     assert len(rates) == 11
     assert all(rate > 0 for rate in rates.values())
+    assert figures["failed"].keys() == rates.keys()
     assert "End to end: gunicorn" in text
 
 
@@ -73,6 +77,71 @@ def test_postgres_part_counts_one_statement_per_verb(tmp_path: Path) -> None:
         "postgres/unsticky/new": "statement",
     }
     assert "| pooled psycopg |" in text
+
+
+def test_a_part_that_fails_takes_nothing_with_it(tmp_path: Path) -> None:
+    """What the parts before it found is printed and written by then; those after it run; the exit status tells."""
+    script = """
+from argparse import Namespace
+from pathlib import Path
+from reporting import command
+from reporting.tables import Table
+found = []
+def part(name):
+    if name == "bad":
+        raise RuntimeError("broken")
+    found.append(name)
+    return [Table(f"Table of {name}", [""], [["row"]])]
+names = ("one", "bad", "two")
+chosen = Namespace(only=None, markdown=False, json=Path("found.json"))
+raise SystemExit(command.run(chosen, {n: lambda n=n: part(n) for n in names}, lambda: [], lambda: found))
+"""
+    environ = {"PYTHONPATH": str(BENCHMARK.parent)}
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 1
+    assert "Table of one" in done.stdout
+    assert "Table of two" in done.stdout
+    assert "RuntimeError: broken" in done.stderr
+    assert "failed, and not in the tables: bad" in done.stderr
+    assert json.loads((tmp_path / "found.json").read_text()) == ["one", "two"]
+
+
+class Late(BaseHTTPRequestHandler):
+    """Every third answer is a 503, as of an app whose store was late."""
+
+    protocol_version = "HTTP/1.1"
+    asked = count(1)
+
+    def do_GET(self) -> None:
+        self.send_response(200 if next(self.asked) % 3 else 503)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None: ...
+
+
+def test_refused_requests_are_counted_and_end_no_measurement() -> None:
+    """The load client goes on, and tells how many answers were good, per second, and how many were not."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Late) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        command = [
+            sys.executable,
+            "-m",
+            "session_costs.load",
+            str(server.server_port),
+            "/read",
+            "session=x",
+            "2",
+            "0.2",
+        ]
+        done = subprocess.run(command, cwd=BENCHMARK.parent, capture_output=True, text=True, timeout=60)
+        server.shutdown()
+    assert done.returncode == 0, done.stderr
+    rate, failed = done.stdout.split()
+    assert float(rate) > 0
+    assert int(failed) > 0
 
 
 def test_routing_is_measured_beside_its_peers(tmp_path: Path) -> None:
@@ -99,7 +168,7 @@ def test_routing_is_measured_beside_its_peers(tmp_path: Path) -> None:
 def test_an_unknown_part_is_refused() -> None:
     """The command line names the parts that there are."""
     done = subprocess.run(
-        [sys.executable, str(BENCHMARK), "--part", "none"], capture_output=True, text=True, timeout=60
+        [sys.executable, str(BENCHMARK), "--only", "none"], capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 2
     assert "postgres" in done.stderr

@@ -1,25 +1,13 @@
-"""What was promised (issue "Routing", Speed), held against what was measured."""
+"""What was promised (issue "Routing", Speed)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+
+from reporting.goals import Goal
 
 from routing_costs import layers, sidecars, tracing, wires
 from routing_costs.measure import Figures
-
-
-@dataclass(frozen=True, slots=True)
-class Goal:
-    """The most that a value may be. `value` raises KeyError where its part was not measured."""
-
-    text: str
-    unit: str
-    most: float
-    value: Callable[[Figures], float]
-
-    def verdict(self, value: float) -> str:
-        return "met" if value <= self.most else "not met"
 
 
 def _value(part: str, name: str) -> Callable[[Figures], float]:
@@ -44,12 +32,12 @@ def _growth(wire: str, numbers: tuple[int, ...], of: Callable[[int], str]) -> Ca
     return value
 
 
-def _tracing(mode: str, most: float) -> Goal:
+def _tracing(mode: str, most: float) -> Goal[Figures]:
     ratio = _ratio("tracing", f"{tracing.OURS}, {mode}", f"{tracing.PEER}, {mode}")
     return Goal(f"spans, {mode}: beside {tracing.PEER}", "x", most, ratio)
 
 
-def _sidecar(kind: str, through: str) -> Goal:
+def _sidecar(kind: str, through: str) -> Goal[Figures]:
     peer = through.format(kind)
     return Goal(f"p50, direct: beside {peer}", "x", 1.0, _ratio("sidecar", sidecars.DIRECT, peer))
 
@@ -72,12 +60,3 @@ GOALS = (
     Goal("new connections per call in steady state", "", 0.0, _value("connects", wires.DEFAULT)),
     Goal('the same, wire = "aiohttp"', "", 0.0, _value("connects", wires.AIOHTTP)),
 )
-
-
-def judged(figures: Figures) -> Iterator[tuple[Goal, float]]:
-    """The goals whose parts were measured, each with its value."""
-    for goal in GOALS:
-        try:
-            yield goal, goal.value(figures)
-        except KeyError:
-            continue

@@ -1,9 +1,10 @@
-"""What was promised (issue "Sessions", Speed), held against what was measured."""
+"""What was promised (issue "Sessions", Speed)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from math import inf
+
+from reporting.goals import Goal
 
 from session_costs import asgi, endtoend, wsgi
 from session_costs.measure import Figures, trips
@@ -11,41 +12,27 @@ from session_costs.measure import Figures, trips
 STARLETTE = "Starlette's signed cookie"
 
 
-@dataclass(frozen=True, slots=True)
-class Goal:
-    """A value of ours and the limit for it. `value` raises KeyError where its part was not measured."""
-
-    text: str
-    unit: str
-    limit: float
-    value: Callable[[Figures], float]
-    at_most: bool = True
-
-    def met(self, value: float) -> bool:
-        return value <= self.limit if self.at_most else value >= self.limit
-
-
-def _cost(part: str, ours: str, peer: str, mode: str, limit: float) -> Goal:
+def _cost(part: str, ours: str, peer: str, mode: str, limit: float) -> Goal[Figures]:
     def ratio(figures: Figures) -> float:
         return figures.microseconds[part, ours, mode] / figures.microseconds[part, peer, mode]
 
     return Goal(f"{part}, {ours}, {mode}: time, beside {peer}", "x", limit, ratio)
 
 
-def _trips(part: str, ours: str, mode: str, limit: float) -> Goal:
+def _trips(part: str, ours: str, mode: str, limit: float) -> Goal[Figures]:
     return Goal(
         f"{part}, {ours}, {mode}: store round trips", "", limit, lambda figures: trips(figures.trips[part, ours, mode])
     )
 
 
-def _rate(kind: str, ours: str, peer: str, limit: float) -> Goal:
+def _rate(kind: str, ours: str, peer: str, limit: float) -> Goal[Figures]:
     def ratio(figures: Figures) -> float:
-        return figures.per_second[kind, ours, "read"] / figures.per_second[kind, peer, "read"]
+        return figures.per_second[kind, ours, "read"] / (figures.per_second[kind, peer, "read"] or inf)
 
     return Goal(f"{kind}, {ours}, read: requests per second, beside {peer}", "x", limit, ratio, at_most=False)
 
 
-def _microseconds(part: str, ours: str, mode: str, limit: float) -> Goal:
+def _microseconds(part: str, ours: str, mode: str, limit: float) -> Goal[Figures]:
     return Goal(f"{part}, {ours}, {mode}: time", " us", limit, lambda figures: figures.microseconds[part, ours, mode])
 
 
@@ -80,12 +67,3 @@ GOALS = (
     _rate("uvicorn", endtoend.REDIS, endtoend.STAR, 4.5),
     _rate("gunicorn", endtoend.SQLITE, endtoend.COOKIE, 1.3),
 )
-
-
-def judged(figures: Figures) -> Iterator[tuple[Goal, float]]:
-    """The goals whose parts were measured, each with its value."""
-    for goal in GOALS:
-        try:
-            yield goal, goal.value(figures)
-        except KeyError:
-            continue

@@ -62,6 +62,12 @@ class Figures:
     trips: dict[tuple[str, str, str], str] = field(default_factory=dict)  # store commands of one request
     cookies: dict[tuple[str, str, str], float] = field(default_factory=dict)  # Set-Cookie headers per request
     per_second: dict[tuple[str, str, str], float] = field(default_factory=dict)  # requests, end to end
+    failed: dict[tuple[str, str, str], int] = field(default_factory=dict)  # of them, in all rounds
+
+    def plain(self) -> dict[str, dict[str, object]]:
+        """For JSON: keys as `part/stack/mode`."""
+        named = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return {name: {"/".join(key): value for key, value in values.items()} for name, values in named.items()}
 
 
 def tell(text: str) -> None:
