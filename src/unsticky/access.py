@@ -70,18 +70,23 @@ class StoreAccess:
 
     def load(self, key: str) -> Record | None:
         """In a thread. Raises StoreError."""
-        record: Record | None = self._guarded(self.store.load, key)
-        return record
+        return self._loaded(self.store.load, key)
 
     def load_now(self, key: str) -> Record | None:
         """On an event loop, where `answers_at_once`. Raises StoreError."""
-        if self._breaker is None:  # one call less, at every request
-            try:
-                return self._ask_now(key)
-            except StoreError as error:
-                self.note(error)
-                raise
-        record: Record | None = self._guarded(self._ask_now, key)
+        return self._loaded(self._ask_now, key)
+
+    def _loaded(self, load: Callable[[str], Record | None], key: str) -> Record | None:
+        breaker = self._breaker
+        if breaker is not None:
+            self._ask(breaker)
+        try:
+            record = load(key)
+        except StoreError as error:
+            self.note(error)
+            raise
+        if breaker is not None:
+            breaker.succeeded()
         return record
 
     @cached_property
@@ -96,7 +101,7 @@ class StoreAccess:
             operation = next(steps)
             while True:
                 try:
-                    result = self._guarded(self._do, operation)
+                    result = self._done(operation)
                 except StoreError as error:
                     operation = steps.throw(error)
                 else:
@@ -112,7 +117,7 @@ class StoreAccess:
             operation = next(steps)
             while True:
                 try:
-                    result = await self._guarded_async(operation)
+                    result = await self._done_async(operation)
                 except StoreError as error:
                     operation = steps.throw(error)
                 else:
@@ -133,12 +138,12 @@ class StoreAccess:
         if "async_store" in self.__dict__:
             await self.async_store.aclose()
 
-    def _guarded(self, verb: Callable[[Any], Any], argument: Any) -> Any:
+    def _done(self, operation: Operation) -> Any:
         breaker = self._breaker
         if breaker is not None:
             self._ask(breaker)
         try:
-            result = verb(argument)
+            result = self._do(operation)
         except StoreError as error:
             self.note(error)
             raise
@@ -146,7 +151,7 @@ class StoreAccess:
             breaker.succeeded()
         return result
 
-    async def _guarded_async(self, operation: Operation) -> Any:
+    async def _done_async(self, operation: Operation) -> Any:
         breaker = self._breaker
         if breaker is not None:
             self._ask(breaker)

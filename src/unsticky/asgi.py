@@ -65,6 +65,8 @@ class WithSession:
         self.app = app
         self.sessions = sessions
         self.form = form
+        self._vary = (b"vary", form.varies_on.encode("latin-1"))
+        self.inbound_name = form.varies_on.lower().encode("latin-1")  # of the header with the token
         self.old_cookies = OldCookies.of(sessions.options, form, old_age)
         self._state = state
         self._arrivals = arrivals
@@ -77,7 +79,7 @@ class WithSession:
         if _have(kept, b"vary"):
             _rewrite(kept, b"vary", lambda vary: vary_on(vary, self.form.varies_on))
         else:
-            kept.append((b"vary", self.form.varies_on.encode("latin-1")))
+            kept.append(self._vary)
         return kept
 
     @cached_property
@@ -90,7 +92,7 @@ class WithSession:
             return
         if self._state is not None:
             scope.setdefault("state", {})["unsticky"] = self._state
-        if _has_session(scope, self.form):
+        if "session" in scope and _has_session(scope, self.form):
             await self.app(scope, receive, send)
             return
         exchange = _Exchange(self, scope, send)
@@ -135,8 +137,9 @@ class WithSession:
             await exchange.finish_failed()
             raise
         finally:
-            exchange.end()
-        if session.accessed and not is_settled(session):
+            if exchange.arrival is not None:
+                exchange.end()
+        if session.used and not is_settled(session):
             await exchange.finish()
         session.let_go()
 
@@ -149,8 +152,6 @@ class WithSession:
 
 def _has_session(scope: Scope, form: Carrier) -> bool:
     """Has this middleware been added twice, or a mounted app its own? Two sessions under one cookie end each other."""
-    if "session" not in scope:
-        return False
     outer = current.get()
     return isinstance(outer, _Exchange) and outer.session is scope["session"] and outer.carrier == form
 
@@ -189,7 +190,11 @@ class _Exchange(Inbound, RequestState):
 
     def token(self) -> Token | None:
         host = self._host
-        return host.sessions.signer.choose(host.form.read(self._headers))
+        wanted, texts = host.inbound_name, []
+        for name, value in self._scope["headers"]:
+            if name == wanted:
+                texts.append(value.decode("latin-1"))
+        return host.sessions.signer.choose(host.form.values(texts)) if texts else None
 
     def old_session(self) -> OldSession | None:
         old = self._host.old_cookies
@@ -232,12 +237,12 @@ class _Exchange(Inbound, RequestState):
                 await self._send(message)
         elif message["type"] in _STARTS:
             session = self.session
-            if session.accessed and not is_settled(session):
+            if session.used and not is_settled(session):
                 await self._commit(message)
                 return
             self.started = True
             session.seal()
-            if session.accessed:
+            if session.used:
                 message["headers"] = self._host.varied(message.get("headers", ()))
             await self._send(message)
         else:
@@ -279,7 +284,8 @@ class _Exchange(Inbound, RequestState):
                 _rewrite(headers, b"cache-control", uncached)
             else:
                 headers.append((b"cache-control", b"no-store"))
-            headers += [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in added]
+            for name, value in added:
+                headers.append((name.lower().encode("latin-1"), value.encode("latin-1")))
         return headers
 
     def end(self) -> None:
@@ -332,7 +338,10 @@ def _ended(name: str, form: Carrier) -> list[Header]:
 
 
 def _have(headers: ByteHeaders, name: bytes) -> bool:
-    return name in [key.lower() for key, _ in headers]
+    for key, _ in headers:  # noqa: SIM110 - a generator costs more than the whole loop
+        if key == name or key.lower() == name:
+            return True
+    return False
 
 
 def _rewrite(headers: ByteHeaders, name: bytes, rewrite: Callable[[str], str]) -> None:

@@ -56,7 +56,8 @@ class OldFlaskSessions:
 
 def secret_keys(app: Flask) -> tuple[str | bytes, ...]:
     """The app's, newest first."""
-    return (app.secret_key or "", *(app.config.get("SECRET_KEY_FALLBACKS") or ()))
+    config = app.config
+    return (config["SECRET_KEY"] or "", *(config.get("SECRET_KEY_FALLBACKS") or ()))
 
 
 def _flask_values(app: Flask, text: str) -> dict[str, Any] | None:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Callable, Sequence
+from functools import partial
 from time import perf_counter
 from typing import TypeVar
 from uuid import UUID
@@ -65,6 +66,7 @@ class Sessions:
         self.clock = clock or SystemClock()
         self._now = self.clock.time
         self.access = StoreAccess(self.options, self.clock, store, async_store)
+        self._note = self.access.note
         self.driver: Driver = self.access  # of `save()` and the like; a host may put its own errors around it
         self.signer = TokenSigner(self.options.secret_keys)
         self._sealer = _sealer(self.options)
@@ -87,15 +89,17 @@ class Sessions:
 
         `terms`: asked then too, where they are not the same for all requests.
         """
-        return make.bound(lambda: self._opened(inbound, self._load, terms), self.driver)
+        if terms is None:
+            return make.bound(self._opener(inbound, self._load), self.driver)
+        return make.bound(lambda: self.opened(inbound, terms()), self.driver)
 
     def bind_now(self, inbound: Inbound, make: type[S]) -> S:
         """The session of a request on an event loop, of a store that answers at once: asked at the first use."""
-        return make.bound(lambda: self._opened(inbound, self._load_now), self.driver)
+        return make.bound(self._opener(inbound, self._load_now), self.driver)
 
     def bind_lazily(self, inbound: Inbound, make: type[S]) -> S:
         """The session of a request on an event loop, to be loaded by `await session.load()`."""
-        return make.bound(lambda: self._opened(inbound, None), self.driver)
+        return make.bound(self._opener(inbound, None), self.driver)
 
     async def bind_loaded(self, inbound: Inbound, make: type[S]) -> S:
         """The session of a request on an event loop, of a store across the network: asked now, if there is a token.
@@ -111,9 +115,12 @@ class Sessions:
             otel.session_loaded(perf_counter() - started, found=binding.record is not None)
         return session
 
-    def _opened(self, inbound: Inbound, loader: Loader | None, terms: Callable[[], Terms] | None = None) -> Binding:
-        terms_here = self.terms if terms is None else terms()
-        return Binding(inbound, terms_here, loader, self._now, self._random_bytes, self.access.note)
+    def opened(self, inbound: Inbound, terms: Terms) -> Binding:
+        """What ties a session in a thread to its request; for hosts whose terms are not the same for all requests."""
+        return Binding(inbound, terms, self._load, self._now, self._random_bytes, self._note)
+
+    def _opener(self, inbound: Inbound, loader: Loader | None) -> partial[Binding]:
+        return partial(Binding, inbound, self.terms, loader, self._now, self._random_bytes, self._note)
 
     def _load(self, key: str) -> Record | None:
         started = perf_counter()
@@ -132,7 +139,7 @@ class Sessions:
 
         Raises SessionValueError for a value that no session can hold, SessionLimitReached as the options say.
         """
-        if not session.accessed:
+        if not session.used:
             return UNUSED
         done = settled(session)
         if done is not None:
@@ -142,7 +149,7 @@ class Sessions:
 
     async def commit_async(self, session: Session) -> Committed:
         """As `commit`, on an event loop."""
-        if not session.accessed:
+        if not session.used:
             return UNUSED
         return settled(session) or await self.write_async(session)
 

@@ -5,17 +5,16 @@ from __future__ import annotations
 import atexit
 import sys
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
 from . import settings as settings_module
 from .arrivals import LATE_BODY, Arrivals
-from .context import Arrival, RequestState, current, deadline_of
 from .errors import DeadlineExceeded, SessionLimitReached, SessionUnavailable
 from .load import Meter
 from .pools import Pools
 from .reporting import ReportingApp
-from .session.cookie import Header, Headers, InboundCookies, carrier, token_header, with_session_headers
+from .session.cookie import Header, Headers, carrier, token_header, with_session_headers
 from .session.inbound import Device, Inbound
 from .session.session import Session
 from .session.token import Token
@@ -23,12 +22,10 @@ from .session.verbs import ThreadSession
 from .sessions import LIMIT_BODY, UNAVAILABLE_BODY, Sessions
 from .settings import Source
 from .wsgi_body import close, is_ready
+from .wsgi_context import LATE, InContext, device_of, header_values, plain_headers, tell_session_key
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
-
-
-_LATE = "504 Gateway Timeout"
 
 
 class UnstickyMiddleware:
@@ -79,113 +76,6 @@ def _close_if_alive(reference: weakref.ref[_Closable]) -> None:
         alive.close()
 
 
-class InContext:
-    """Runs a WSGI app's call, and each step and the close of a streamed body, with the state of their request.
-
-    Each of them ends with what was there before: nothing leaks into the server's thread, and requests inside of
-    requests, or bodies that are sent in turns, each see their own.
-    """
-
-    def __init__(self, app: WSGIApplication, arrivals: Arrivals) -> None:
-        self.app = app
-        self._arrivals = arrivals
-
-    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        arrival = self._arrivals.of_wsgi(environ)
-        if arrival is not None and self._arrivals.expired(arrival):
-            start_response(_LATE, _plain(LATE_BODY))
-            return [LATE_BODY]
-        environ["unsticky.deadline"] = deadline_of(arrival)
-        state, before = WsgiRequest(environ, arrival), current.get()
-        current.set(state)
-        try:
-            body = self.app(environ, start_response)
-        finally:
-            current.set(before)
-        if state.answered or is_ready(body, environ):
-            state.end()
-            return body
-        return _Body(body, state)
-
-
-def _plain(body: bytes, *more: Header) -> Headers:
-    return [
-        ("Content-Type", "text/plain; charset=utf-8"),
-        ("Content-Length", str(len(body))),
-        *more,
-        ("Cache-Control", "no-store"),
-    ]
-
-
-class _Body:
-    """A body that the app makes while it is sent."""
-
-    __slots__ = ("_body", "_chunks", "_state")
-
-    def __init__(self, body: Iterable[bytes], state: WsgiRequest) -> None:
-        self._body = body
-        self._state = state
-
-    def __iter__(self) -> Iterator[bytes]:
-        self._chunks = self._run(iter, self._body)
-        return self
-
-    def __next__(self) -> bytes:
-        chunk: bytes = self._run(next, self._chunks)
-        return chunk
-
-    def close(self) -> None:
-        self._state.end()
-        self._run(close, self._body)
-
-    def _run(self, step: Callable[[Any], Any], argument: Any) -> Any:
-        before = current.get()
-        current.set(self._state)
-        try:
-            return step(argument)
-        finally:
-            current.set(before)
-
-
-class WsgiRequest(RequestState):
-    """A request, as outbound calls see it."""
-
-    __slots__ = ("_environ", "answered", "arrival", "session")
-
-    def __init__(self, environ: WSGIEnvironment, arrival: Arrival | None) -> None:
-        self._environ = environ
-        self.arrival = arrival
-        self.session: Session | None = None
-        self.answered = False  # said by a host: the app has done all it has to, whatever its body looks like
-
-    def end(self) -> None:
-        """The response is complete, or as good as."""
-        if self.arrival is not None:
-            self.arrival.end()
-
-    @property
-    def cookies(self) -> Mapping[str, str]:
-        return InboundCookies(lambda: header_values(self._environ, "cookie"))
-
-    def header(self, name: str) -> str | None:
-        return next(iter(header_values(self._environ, name)), None)
-
-    def session_key(self) -> str | None:
-        return None if self.session is None else self.session.id
-
-
-def header_values(environ: WSGIEnvironment, name: str) -> list[str]:
-    """A request header's value, if it is there."""
-    key = name.upper().replace("-", "_")
-    value = environ.get(key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{key}")
-    return [] if value is None else [value]
-
-
-def device_of(environ: WSGIEnvironment) -> Device:
-    """What a list of devices shows of the client."""
-    return Device.of(environ.get("HTTP_USER_AGENT"), environ.get("REMOTE_ADDR"))
-
-
 class _Inbound(Inbound):
     """What the session asks of the request."""
 
@@ -196,8 +86,9 @@ class _Inbound(Inbound):
         self._unsticky = unsticky
 
     def token(self) -> Token | None:
-        texts = self._unsticky.carrier.read(lambda name: header_values(self._environ, name))
-        return self._unsticky.sessions.signer.choose(texts)
+        form = self._unsticky.carrier
+        headers = header_values(self._environ, form.varies_on)
+        return self._unsticky.sessions.signer.choose(form.values(headers)) if headers else None
 
     def device(self) -> Device:
         return device_of(self._environ)
@@ -227,13 +118,6 @@ class _WithSession:
         except DeadlineExceeded:
             return response.late()
         return response.body(body, environ)
-
-
-def tell_session_key(session: Session) -> None:
-    """Let outbound calls of this request hash by its session."""
-    state = current.get()
-    if isinstance(state, WsgiRequest):
-        state.session = session
 
 
 class _Response:
@@ -301,7 +185,7 @@ class _Response:
         except DeadlineExceeded:
             if sent:
                 raise
-            self._answer(_LATE, LATE_BODY, [], sys.exc_info())
+            self._answer(LATE, LATE_BODY, [], sys.exc_info())
         if self._replaced is not None:
             yield self._replaced
 
@@ -318,7 +202,7 @@ class _Response:
         return [LIMIT_BODY]
 
     def late(self) -> list[bytes]:
-        self._answer(_LATE, LATE_BODY, [], sys.exc_info())
+        self._answer(LATE, LATE_BODY, [], sys.exc_info())
         return [LATE_BODY]
 
     def _answer_limit(self, exc_info: Any) -> None:
@@ -331,7 +215,7 @@ class _Response:
     def _answer(self, status: str, body: bytes, headers: Headers, exc_info: Any) -> None:
         self._replaced = body
         replaces = [exc_info] if exc_info and self._started else []
-        self._start_response(status, _plain(body, *headers), *replaces)
+        self._start_response(status, plain_headers(body, *headers), *replaces)
 
 
 def _ignore(data: bytes) -> None:

@@ -28,8 +28,6 @@ class Binding:
     """What ties a session object to its request: the token it came with, the record behind it, what was asked for."""
 
     # Of the class, until they change: most requests change few.
-    _token: Token | None = None
-    _token_known = False
     _made: Token | None = None  # by one who asked for the id of a session that was not loaded yet
     loaded = False
     record: Record | None = None  # the live record that `token` was accepted by, as the store has it
@@ -62,8 +60,9 @@ class Binding:
 
         `report`: is told of a record that the store gave, and that can't be read; only a log can say why.
         """
-        self._inbound = inbound
-        self._random = random_bytes
+        self.inbound = inbound
+        self.token = inbound.token()  # as presented; another one once the session begins anew
+        self.random_bytes = random_bytes
         self._report = report
         self.terms = terms
         self.loader = loader
@@ -71,29 +70,9 @@ class Binding:
         self.ended: list[tuple[str, str | None]] = []  # key and owner of records that clear() or destroy() ended
         self.events: list[SessionEvent] = []  # to be told once the commit is done
 
-    @property
-    def token(self) -> Token | None:
-        """As presented; another one once the session begins anew."""
-        if not self._token_known:
-            self._token, self._token_known = self._inbound.token(), True
-        return self._token
-
-    @token.setter
-    def token(self, token: Token | None) -> None:
-        self._token, self._token_known = token, True
-
-    @property
-    def inbound(self) -> Inbound:
-        return self._inbound
-
-    @property
-    def random_bytes(self) -> Callable[[int], bytes]:
-        return self._random
-
     def let_go(self) -> None:
         """The request is over: nothing is asked of it any more."""
-        self._inbound = _OVER
-        self._token_known = True
+        self.inbound = _OVER
 
     def load(self) -> Mapping[str, Any]:
         """The values of the session, or none: unknown, expired and forged tokens are not adopted."""
@@ -149,11 +128,10 @@ class Binding:
         now = self.now()
         if record is None or (proof := accepted_proof(record, token, now)) is None:
             pass
-        elif is_over(record, self.terms.lifetime, now):
+        elif now >= self.terms.lifetime.end(record.created, record.touched):
             self.events.append(SessionEvent("expired", token.key, record.owner))
-        elif (opened := self._opened(record, token)) is not None:
+        elif self._adopt(record, token):
             self.standing = stands(proof)
-            self._adopt(record, opened)
             return True
         self.token = None
         return False
@@ -165,26 +143,22 @@ class Binding:
             return False
         if is_over(record, self.terms.lifetime, self.now()):
             return False
-        opened = self._opened(record, token)
-        if opened is None:
+        if not self._adopt(record, token):
             return False
         self.standing = stands(record.fields.get(token.proof, b""))
-        self._adopt(record, opened)
         return True
 
-    def _opened(self, record: Record, token: Token) -> _Opened | None:
-        """What the fields say. None: nobody could read them, now or later. Raises UnknownKey."""
+    def _adopt(self, record: Record, token: Token) -> bool:
+        """Take it, with what its fields say. False: nobody could read them, now or later. Raises UnknownKey."""
         try:
-            return _read(record.fields, self.terms.sealer, token)
+            self.plain, self.plural, self.values, self.undecodable = _read(record.fields, self.terms.sealer, token)
         except StoreError as error:
             self._report(error)
             if isinstance(error, DamagedRecord):
-                return None
+                return False
             raise
-
-    def _adopt(self, record: Record, opened: _Opened) -> None:
         self.record = record
-        self.plain, self.plural, self.values, self.undecodable = opened
+        return True
 
     def holds_plainly(self) -> bool:
         """Are the values inside as they were loaded? Quick; False is no answer."""
@@ -197,14 +171,14 @@ class Binding:
 
     def _taking_over(self) -> Steps[None]:
         """A session of another library, if there is one: its values, to be written by this request's commit."""
-        old = self._inbound.old_session()
+        old = self.inbound.old_session()
         if old is None or self.now() >= old.until:
             return
         marker = yield from self.asking(old.marker)
         if marker is None:
             self._takes(old)
         elif self.now() - marker.created < self.terms.lifetime.rotation_grace:
-            token = Token.new(self._random, old.handle)
+            token = Token.new(self.random_bytes, old.handle)
             if taken_by(token) not in marker.fields:
                 self._takes(old)  # it was another client that presented the same
             else:
@@ -226,11 +200,9 @@ class Binding:
         standing = standing_proof(record, proofs)
         if standing is None:
             return False
-        opened = self._opened(record, token)
-        if opened is None:
+        if not self._adopt(record, token):
             return False
         self.token, self.joining, self.standing = token, standing, True
-        self._adopt(record, opened)
         return True
 
     def _drive(self, steps: Steps[None], loader: Loader) -> None:
@@ -251,18 +223,23 @@ class Binding:
         return record
 
     @property
+    def packed(self) -> bytes | None:
+        """All of `plain` and more, as its store holds it, if that has said so: for its size."""
+        return None if self.record is None else self.record.packed
+
+    @property
     def waits(self) -> bool:
         """Has `loading` to be driven before anything can be said of the session?"""
         if self.loaded or self.loader is not None:
             return False
-        return self.token is not None or self._inbound.old_session() is not None
+        return self.token is not None or self.inbound.old_session() is not None
 
     def current_token(self) -> Token:
         """The token that this session has, or will have when it is written."""
         token = self.token
         if token is None:
             taken = self.old if not self.old_ended else None
-            token = self._made or Token.new(self._random, None if taken is None else taken.handle)
+            token = self._made or Token.new(self.random_bytes, None if taken is None else taken.handle)
             if self.loaded:
                 self.token, self._made = token, None
             else:
@@ -270,7 +247,7 @@ class Binding:
         return token
 
     def rotated_token(self) -> Token:
-        return self.current_token().rotated(self._random)
+        return self.current_token().rotated(self.random_bytes)
 
     def end(self) -> None:
         """The record is to be deleted; what is written from now on begins another session."""
@@ -301,7 +278,8 @@ _Opened = tuple[dict[str, bytes], bool, dict[str, Any], frozenset[str]]
 def _read(fields: Mapping[str, bytes], sealer: Sealer | None, token: Token) -> _Opened:
     """Raises UnknownKey, DamagedRecord for what can't be unsealed."""
     plain = dict(fields)
-    plural = _take_ours_out(plain, token.proof)
+    plain.pop(token.proof, None)
+    plural = RESERVED in "".join(plain) and _take_ours_out(plain)  # asked the quick way, at every request
     if sealer is not None:
         plain = {name: sealer.open(token.key, name, data) for name, data in plain.items()}
     values, bad = codec.decode_all(plain)
@@ -310,11 +288,8 @@ def _read(fields: Mapping[str, bytes], sealer: Sealer | None, token: Token) -> _
     return plain, plural, values, bad
 
 
-def _take_ours_out(fields: dict[str, bytes], proof: str) -> bool:
-    """Leave the application's fields. Were there any of ours beside `proof`?"""
-    fields.pop(proof, None)
-    if RESERVED not in "".join(fields):  # quick, for it runs at every request
-        return False
+def _take_ours_out(fields: dict[str, bytes]) -> bool:
+    """Leave the application's fields. Were there any of ours?"""
     ours = [name for name in fields if name.startswith(RESERVED)]
     for name in ours:
         del fields[name]

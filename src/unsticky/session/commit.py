@@ -49,9 +49,10 @@ def is_settled(session: Session) -> bool:
         return False
     if binding.plural or binding.ended or binding.old_ended:
         return False  # another proof, perhaps, that is to end; or a logout that could not be written yet
-    lifetime = binding.terms.lifetime
-    if not binding.closed and (lifetime.renewal is not None or lifetime.touch_due(binding.record, binding.now())):
-        return False
+    if not binding.closed:
+        lifetime = binding.terms.lifetime
+        if lifetime.renewal is not None or lifetime.touch_due(binding.record, binding.now()):
+            return False
     return not session._lent or binding.holds_plainly()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import ceil
@@ -17,7 +17,6 @@ from .token import Token, TokenSigner
 
 Headers = list[tuple[str, str]]
 Header = tuple[str, str]
-ReadHeader = Callable[[str], Iterable[str]]  # all values of the request's header, by lower-case name
 
 HOST_PREFIX = "__Host-"  # RFC 6265bis 4.1.3.2: no neighbour domain and no plain http can set such a cookie
 
@@ -30,8 +29,8 @@ class Carrier(Protocol):
         """The request header that responses with a session depend on."""
         ...
 
-    def read(self, header: ReadHeader) -> list[str]:
-        """All that the request presents as a token."""
+    def values(self, headers: Sequence[str]) -> list[str]:
+        """All that the request presents as a token, of the values of that header."""
         ...
 
     def set(self, value: str, permanent: bool | None = None) -> Header:
@@ -76,9 +75,9 @@ class CookieFormat:
         """The same under another name."""
         return CookieFormat(**{**self._attributes, "name": name})  # type: ignore[arg-type]
 
-    def read(self, header: ReadHeader) -> list[str]:
+    def values(self, headers: Sequence[str]) -> list[str]:
         """The values of all cookies of this name: duplicates too, for they may disagree."""
-        return cookie_values(header("cookie"), self.name)
+        return cookie_values(headers, self.name)
 
     def set(self, value: str, permanent: bool | None = None) -> Header:
         """Set-Cookie, its attributes in the order that Starlette writes them."""
@@ -91,12 +90,16 @@ class CookieFormat:
 
     def lasts(self, permanent: bool | None) -> bool:
         """Has it a Max-Age, or is that one what the session may have taken from it?"""
-        return permanent is False or self._age(permanent) is not None
+        return self._lasts[None if permanent is None else bool(permanent)]
 
     def _age(self, permanent: bool | None) -> int | None:
         if permanent is None:
             return self.max_age
         return (self.max_age or self.lasting_age) if permanent else None
+
+    @cached_property
+    def _lasts(self) -> dict[bool | None, bool]:
+        return {False: True, True: self._age(True) is not None, None: self._age(None) is not None}
 
     @cached_property
     def _attributes_of(self) -> dict[bool | None, str]:
@@ -132,9 +135,9 @@ class HeaderFormat:
     def varies_on(self) -> str:
         return self.name
 
-    def read(self, header: ReadHeader) -> list[str]:
+    def values(self, headers: Sequence[str]) -> list[str]:
         """Its values."""
-        return [value.strip() for value in header(self.name.lower())]
+        return [value.strip() for value in headers]
 
     def set(self, value: str, permanent: bool | None = None) -> Header:
         return self.name, value

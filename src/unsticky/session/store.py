@@ -18,6 +18,8 @@ class Record:
     expires: float  # unix seconds; when the store may forget it. Whether it is still valid, policy alone judges
     owner: str | None = None  # the user's index key; "" is stored as None
     generation: int = 0  # raised by a strict rotation
+    # All of it, or its fields, as the store that it came from holds them: a hint for that store's next write.
+    packed: bytes | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(slots=True)

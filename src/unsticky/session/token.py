@@ -31,12 +31,14 @@ def base64url(data: bytes) -> str:
 class Token:
     """A bearer secret: its repr shows nothing."""
 
-    __slots__ = ("_key", "_proof", "_signed", "handle", "secret")
+    __slots__ = ("_signed", "handle", "key", "proof", "secret")
 
     def __init__(self, handle: str, secret: str) -> None:
         self.handle = handle
         self.secret = secret
-        self._key = self._proof = ""
+        # The store's key, which says nothing about the token to one who reads the store.
+        self.key = "v1:" + base64url(sha256(handle.encode()).digest())
+        self.proof = PROOF + base64url(sha256(secret.encode()).digest())  # the record's field that accepts this token
         self._signed: tuple[TokenSigner, str] | None = None  # by whom, and the text
 
     @classmethod
@@ -47,20 +49,6 @@ class Token:
     def rotated(self, random_bytes: Callable[[int], bytes]) -> Token:
         """The same session with another secret."""
         return Token.new(random_bytes, self.handle)
-
-    @property
-    def key(self) -> str:
-        """The store's key: says nothing about the token to one who reads the store."""
-        if not self._key:
-            self._key = "v1:" + base64url(sha256(self.handle.encode()).digest())
-        return self._key
-
-    @property
-    def proof(self) -> str:
-        """The name of the record's field that accepts this token."""
-        if not self._proof:
-            self._proof = PROOF + base64url(sha256(self.secret.encode()).digest())
-        return self._proof
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Token):

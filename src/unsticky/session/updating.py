@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import NamedTuple
 
 from ..errors import StoreError
 from . import codec
@@ -18,22 +17,20 @@ from .store import Applied, Change, Record
 from .token import RESERVED, Token
 from .writing import UNUSED, Committed, Cookie, changed, check_sizes, device, keep_untold, rebase, stored
 
-_ABSENT = object()
+_NONE: frozenset[str] = frozenset()
+_KEPT = Committed(Cookie.KEEP)
 
 
-class _Planned(NamedTuple):
-    """What an update asks of the store, and what it is made of."""
-
-    change: Change
-    fields: Mapping[str, bytes]  # of the application, encoded and not sealed
-    rotated: Token | None  # the token to give out from now on
+# What an update asks of the store, and what it is made of: the application's fields, encoded and not sealed, and the
+# token to give out from now on.
+_Planned = tuple[Change, Mapping[str, bytes], Token | None]
 
 
 def update(session: Session, binding: Binding) -> Steps[Committed]:
     planned = _planned(session, binding)
     if isinstance(planned, Committed):
         return planned
-    change, record, token = planned.change, binding.record, binding.token
+    change, record, token = planned[0], binding.record, binding.token
     assert record is not None
     assert token is not None
     if change.owner:
@@ -62,14 +59,19 @@ def _planned(session: Session, binding: Binding) -> _Planned | Committed:
     fields, drop = field_changes(session, binding)
     if binding.closed and not (fields or drop):
         return UNUSED  # the second commit, after the body
-    rotated, strict = _rotation(binding, record, token, now)
-    put, gone, expect = _proofs(binding, record, token, now, rotated, strict)
+    rotated: Token | None = None
+    put: dict[str, bytes] = {}
+    expect: dict[str, bytes | None] = {}
+    strict, gone = False, _NONE
+    if binding.plural or binding.joining or binding.rotation or lifetime.renewal is not None:  # most are none of these
+        rotated, strict = _rotation(binding, record, token, now)
+        put, gone, expect = _proofs(binding, record, token, now, rotated, strict)
     touches = lifetime.touch_due(record, now)
     if not (fields or drop or put or gone or touches or binding.owner is not None):
         return Committed(Cookie.KEEP, _sendable(binding))
     if fields:
         check_sizes(binding, fields, binding.plain, drop)
-        put.update(stored(binding, token.key, fields))
+        put |= fields if binding.terms.sealer is None else stored(binding, token.key, fields)
     if binding.owner:
         put.update(device(binding, token.key))
     if binding.standing and rotated is None and not binding.closed:
@@ -78,7 +80,7 @@ def _planned(session: Session, binding: Binding) -> _Planned | Committed:
     change = Change(
         generation=record.generation,
         put=put,
-        drop=drop | gone,
+        drop=drop | gone if gone else drop,
         expect=expect,
         touched=now if touches else None,
         expires=lifetime.expires(record.created, now) if touches else None,
@@ -89,7 +91,7 @@ def _planned(session: Session, binding: Binding) -> _Planned | Committed:
     )
     if change.delete_if_only is None:
         change.after = changed(record, change)
-    return _Planned(change, fields, rotated)
+    return change, fields, rotated
 
 
 def _rotation(binding: Binding, record: Record, token: Token, now: float) -> tuple[Token | None, bool]:
@@ -128,14 +130,14 @@ def field_changes(session: Session, binding: Binding) -> tuple[dict[str, bytes],
     put = {}
     for name, value in dict.items(session):
         # The very object that was loaded: it can only have changed inside, if it can, and was seen by anybody.
-        if values.get(name, _ABSENT) is value and not (lent and _is_other(value, plain[name])):
+        if name in values and values[name] is value and not (lent and _is_other(value, plain[name])):
             continue
         loaded = plain.get(name)
         data = codec.encode_field(name, value)
-        if data != loaded and (loaded is None or data != _encoded_again(loaded)):
+        if data != loaded and (loaded is None or _differs(value, values.get(name), data, loaded)):
             put[name] = data
     if plain.keys() <= dict.keys(session):
-        return put, frozenset()
+        return put, _NONE
     present = dict.keys(session) | binding.undecodable
     return put, frozenset(name for name in plain if name not in present)
 
@@ -145,12 +147,14 @@ def _is_other(value: object, loaded: bytes) -> bool:
     return type(value) not in codec.SCALARS and not codec.is_plainly(value, loaded)
 
 
-def _encoded_again(loaded: bytes) -> bytes | None:
-    """`loaded` as this version writes it: a reader must not write because the codec changed."""
+def _differs(value: object, before: object, data: bytes, loaded: bytes) -> bool:
+    """Is it really another value? Else `loaded` is how another version of this codec wrote it, and may stay."""
+    if type(value) is type(before) and type(value) in codec.SCALARS and value != before:
+        return True
     try:
-        return codec.encode(codec.decode(loaded), "")
+        return data != codec.encode(codec.decode(loaded), "")
     except (ValueError, TypeError):
-        return None
+        return True
 
 
 def _is_empty(session: Session, binding: Binding, record: Record) -> bool:
@@ -160,8 +164,9 @@ def _is_empty(session: Session, binding: Binding, record: Record) -> bool:
 
 def _only_reads(binding: Binding, planned: _Planned) -> bool:
     """Is it all ours, and nothing of the app's: the time of the last use, a renewal, the end of other tokens?"""
-    asked = binding.rotation or binding.joining or planned.change.owner is not None
-    return not (asked or planned.fields or any(not name.startswith(RESERVED) for name in planned.change.drop))
+    change, fields, _ = planned
+    asked = binding.rotation or binding.joining or change.owner is not None
+    return not (asked or fields or any(not name.startswith(RESERVED) for name in change.drop))
 
 
 def _without_proofs(session: Session, binding: Binding, planned: _Planned) -> Steps[Committed]:
@@ -172,7 +177,7 @@ def _without_proofs(session: Session, binding: Binding, planned: _Planned) -> St
     put = {name: data for name, data in change.put.items() if name not in proofs}
     drop = frozenset(name for name in change.drop if not name.startswith(RESERVED))
     change = replace(change, put=put, drop=drop, expect={}, after=None)
-    done = _settle(session, binding, _Planned(change, fields, None), (yield Update(token.key, change)))
+    done = _settle(session, binding, (change, fields, None), (yield Update(token.key, change)))
     if binding.record is not None:
         binding.record = _without(binding.record, token.proof)
         binding.standing = False
@@ -181,12 +186,12 @@ def _without_proofs(session: Session, binding: Binding, planned: _Planned) -> St
 
 def _without(record: Record, proof: str) -> Record:
     """As far as we know, `proof` stands no more: another request has changed it."""
-    return replace(record, fields={name: data for name, data in record.fields.items() if name != proof})
+    return replace(record, fields={n: data for n, data in record.fields.items() if n != proof}, packed=None)
 
 
 def _settle(session: Session, binding: Binding, planned: _Planned, applied: Applied) -> Committed:
     change, fields, rotated = planned
-    record, token, joins = binding.record, binding.token, bool(binding.joining)
+    record, joins = binding.record, bool(binding.joining)
     assert record is not None
     if applied is Applied.EMPTIED:
         binding.events.append(SessionEvent("ended", binding.current_token().key, record.owner))
@@ -201,15 +206,14 @@ def _settle(session: Session, binding: Binding, planned: _Planned, applied: Appl
     plain = {**binding.plain, **fields}
     for name in change.drop:
         plain.pop(name, None)
-    rebase(session, binding, rotated or token, after, plain)
+    rebase(session, binding, rotated or binding.token, after, plain)
     if rotated is not None:
         if not joins:
             binding.events.append(SessionEvent("rotated", rotated.key, after.owner))
         done = Committed(rotated, rotated, took_over=joins)
         keep_untold(binding, done)
         return done
-    sendable = _sendable(binding)
-    return Committed(Cookie.REFRESH if sendable else Cookie.KEEP, sendable)
+    return Committed(Cookie.REFRESH, binding.token) if binding.standing else _KEPT
 
 
 def _sendable(binding: Binding) -> Token | None:

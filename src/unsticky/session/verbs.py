@@ -22,7 +22,7 @@ class ThreadSession(Session):
 
         Raises SessionConflict if the session ended elsewhere, SessionUnavailable, SessionValueError.
         """
-        if self._accessed:
+        if self.used:
             _driver(self).run(save(self))
 
     def reload(self) -> None:
@@ -56,7 +56,7 @@ class LoopSession(Session):
 
         Raises SessionConflict if the session ended elsewhere, SessionUnavailable, SessionValueError.
         """
-        if self._accessed:
+        if self.used:
             await _driver(self).run_async(save(self))
 
     async def reload(self) -> None:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from ..errors import SessionValueError
 from . import codec
 from .binding import NOTHING, Binding
-from .policy import is_leaving
+from .policy import stands
 from .session import Session
 from .store import Change, Record
 from .token import RESERVED, Token
@@ -76,7 +76,8 @@ def check_sizes(
                 f"session[{name!r}]: takes {len(data):,} bytes; a key may take {most:,} (session.maximum_value_size)"
             )
     most = binding.terms.maximum_session_size
-    if _size(kept) + _size(new) <= most:  # what is replaced or dropped may be counted too
+    before = len(binding.packed) if binding.packed and kept is binding.plain else _size(kept)
+    if before + _size(new) <= most:  # what is replaced or dropped may be counted too
         return
     size = _size({name: data for name, data in {**kept, **new}.items() if name not in drop})
     if size > most:
@@ -89,10 +90,10 @@ def _size(fields: Mapping[str, bytes]) -> int:
 
 def changed(record: Record, change: Change) -> Record:
     """The record as this request knows it after `change`; other requests' changes are not in it, and need not be."""
-    fields = dict(record.fields)
+    fields = {**record.fields, **change.put}
     for name in change.drop:
-        fields.pop(name, None)
-    fields.update(change.put)
+        if name not in change.put:
+            fields.pop(name, None)
     return Record(
         fields,
         record.created,
@@ -106,7 +107,7 @@ def changed(record: Record, change: Change) -> Record:
 def rebase(session: Session, binding: Binding, token: Token | None, record: Record, plain: Mapping[str, bytes]) -> None:
     binding.token, binding.record, binding.plain = token, record, plain
     binding.plural = len(record.fields) - len(plain) > 1
-    binding.standing = token is not None and not is_leaving(record, token)
+    binding.standing = token is not None and stands(record.fields.get(token.proof, b""))
     binding.values = dict(dict.items(session))  # not dict.copy: a subclass is copied key by key
     binding.rotation = binding.owner = None
     binding.changed, binding.joining = False, ""

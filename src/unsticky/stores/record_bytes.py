@@ -46,4 +46,4 @@ def from_bytes(data: bytes, key: str, store: str) -> Record:
         raise DamagedRecord(f"{store}: a record was written by another version of unsticky")
     if packed.key != key:
         raise StoreError(f"{store}: the server answered with another session")
-    return Record(packed.fields, packed.created, packed.touched, packed.expires, packed.owner, packed.generation)
+    return Record(packed.fields, packed.created, packed.touched, packed.expires, packed.owner, packed.generation, data)

@@ -200,7 +200,8 @@ def _create(key: str, record: Record, clock: Clock) -> Talk[bool]:
 def _update(key: str, change: Change, clock: Clock) -> Talk[Applied]:
     check_names(change.put, change.drop, change.expect, [change.owner or ""])
     name, record = _name(key), change.base
-    there, is_there = to_bytes(key, record) if record is not None else b"", False  # so far the caller only believes it
+    there = b"" if record is None else record.packed or to_bytes(key, record)
+    is_there = False  # so far the caller only believes it
     while True:
         now = clock.time()
         applied, after = merge(record, change, now)

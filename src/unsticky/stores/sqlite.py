@@ -167,7 +167,7 @@ def _alive(row: Any, now: float) -> Record | None:
 def _record(row: tuple[Any, ...]) -> Record:
     fields, created, touched, expires, owner, generation = row[:6]
     try:
-        return Record(_decode(fields), created, touched, expires, owner, generation)
+        return Record(_decode(fields), created, touched, expires, owner, generation, fields)
     except (msgspec.DecodeError, TypeError):
         raise DamagedRecord("SQLite store: a record is damaged") from None
 
@@ -215,7 +215,7 @@ def _update_unchanged(connection: sqlite3.Connection, key: str, change: Change, 
     if applied is not Applied.APPLIED or record is None:
         return False
     fields, new, old = _encode(record.fields), _columns(record), _columns(base)
-    kept = (key, _encode(base.fields), *old)
+    kept = (key, base.packed or _encode(base.fields), *old)
     if new == old:
         return connection.execute(_UPDATE_FIELDS_UNCHANGED, (fields, *kept)).rowcount == 1
     return connection.execute(_UPDATE_UNCHANGED, (fields, *new, *kept)).rowcount == 1

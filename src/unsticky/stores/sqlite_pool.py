@@ -118,7 +118,9 @@ class SqlitePool:
             self._idle.append(connection)
         else:
             connection.close()
-        self._leave()
+        self._in_use.pop(get_ident(), None)  # as _leave, with a call less
+        if self._forking:
+            self._leave()
 
     def _leave(self) -> None:
         self._in_use.pop(get_ident(), None)

@@ -342,16 +342,14 @@ def span_ids() -> tuple[str | None, str | None]:
 
 def session_loaded(seconds: float, found: bool) -> None:
     """The current request's session was looked up in the store. Never says which session."""
-    span: Span = trace.get_current_span()
-    if span.is_recording():
-        _add_session_event(span, "load", seconds, {"unsticky.session.found": found})
+    if context.get_current():  # else there is no span: the quick way to know, at every request
+        _add_session_event("load", seconds, {"unsticky.session.found": found})
 
 
 def session_committed(seconds: float, result: str) -> None:
     """The current request's session was written; `result` is a fixed word, such as "created" or "conflict"."""
-    span: Span = trace.get_current_span()
-    if span.is_recording():
-        _add_session_event(span, "commit", seconds, {"unsticky.session.result": result})
+    if context.get_current():
+        _add_session_event("commit", seconds, {"unsticky.session.result": result})
 
 
 def session_event(kind: str) -> None:
@@ -367,8 +365,10 @@ def stateless_violation(attributes: Mapping[str, str | int | float | bool]) -> N
     _violations.add(1, {key: attributes[key] for key in ("stateless.kind", "stateless.verdict")})
 
 
-def _add_session_event(span: Span, name: str, seconds: float, attributes: Attributes) -> None:
-    span.add_event(f"unsticky.session.{name}", {"unsticky.session.duration": seconds, **attributes})
+def _add_session_event(name: str, seconds: float, attributes: Attributes) -> None:
+    span = trace.get_current_span()
+    if span.is_recording():
+        span.add_event(f"unsticky.session.{name}", {"unsticky.session.duration": seconds, **attributes})
 
 
 def redacted(url: str) -> str:
