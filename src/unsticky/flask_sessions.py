@@ -18,7 +18,7 @@ from .context import current
 from .flask_responses import answer, cookie_text, forbid_caching, vary_on
 from .flask_takeover import OldFlaskSessions, secret_keys
 from .session.binding import Binding
-from .session.commit import Committed, Cookie, is_settled
+from .session.commit import Committed, is_settled
 from .session.cookie import HeaderFormat, cookie_values, prefixed
 from .session.inbound import Device, Inbound, OldSession
 from .session.operations import Steps
@@ -28,6 +28,7 @@ from .session.session import Driver
 from .session.store import Store
 from .session.token import Token, TokenSigner
 from .session.verbs import ThreadSession
+from .session.writing import DELETE, REFRESH
 from .sessions import LIMIT_BODY, UNAVAILABLE_BODY, Sessions
 from .wsgi_context import WsgiRequest, device_of
 
@@ -166,7 +167,7 @@ class SessionInterface(flask.sessions.SessionInterface):
             return False
         self._vary(response)
         token = self._token_to_send(app, session, committed)
-        if token is not None or committed.cookie is Cookie.DELETE or committed.took_over:
+        if token is not None or committed.cookie is DELETE or committed.took_over:
             self._tell_client(app, session, committed, token, response)
         return True
 
@@ -179,11 +180,11 @@ class SessionInterface(flask.sessions.SessionInterface):
             if self.header is not None or old != name:
                 response.delete_cookie(old, **self._attributes(app, CookieOptions()))
         if self.header is not None:
-            ends = committed.cookie is Cookie.DELETE
+            ends = committed.cookie is DELETE
             if token is not None or ends:
                 told = self.header.delete() if token is None else self.header.set(_signer(app).dumps(token))
                 response.headers.set(*told)
-        elif committed.cookie is Cookie.DELETE:
+        elif committed.cookie is DELETE:
             response.delete_cookie(name, **attributes)
         elif token is not None:
             expires = self.get_expiration_time(app, session)
@@ -199,7 +200,7 @@ class SessionInterface(flask.sessions.SessionInterface):
             return committed.token  # as Flask does: an assignment may have made the session permanent, or no longer
         if not session.permanent:
             return None
-        refresh = committed.cookie is Cookie.REFRESH or app.config["SESSION_REFRESH_EACH_REQUEST"]
+        refresh = committed.cookie is REFRESH or app.config["SESSION_REFRESH_EACH_REQUEST"]
         return committed.token if refresh else None
 
     def _attributes(self, app: Flask, cookie: CookieOptions) -> dict[str, Any]:

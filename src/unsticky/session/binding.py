@@ -223,11 +223,6 @@ class Binding:
         return record
 
     @property
-    def packed(self) -> bytes | None:
-        """All of `plain` and more, as its store holds it, if that has said so: for its size."""
-        return None if self.record is None else self.record.packed
-
-    @property
     def waits(self) -> bool:
         """Has `loading` to be driven before anything can be said of the session?"""
         if self.loaded or self.loader is not None:

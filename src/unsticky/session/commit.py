@@ -15,7 +15,7 @@ from .owners import forget
 from .session import Session
 from .token import Token
 from .updating import update
-from .writing import UNUSED, Committed, Cookie, keep_untold, with_untold
+from .writing import KEEP, UNUSED, Committed, Cookie, keep_untold, with_untold
 
 __all__ = ["UNUSED", "Committed", "Cookie", "commit", "is_settled", "reload", "save", "settled"]
 
@@ -61,7 +61,7 @@ def settled(session: Session) -> Committed | None:
     binding = session._binding
     if binding is None or not is_settled(session):
         return None
-    return Committed(Cookie.KEEP, binding.token if binding.standing else None)
+    return Committed(KEEP, binding.token if binding.standing else None)
 
 
 def save(session: Session) -> Steps[None]:

@@ -10,10 +10,10 @@ from math import ceil
 from typing import Literal, Protocol
 
 from ..errors import Problem, SettingsError
-from .commit import Committed, Cookie
 from .options import CookieOptions, SessionOptions
 from .policy import Lifetime
 from .token import Token, TokenSigner
+from .writing import DELETE, REFRESH, Committed
 
 Headers = list[tuple[str, str]]
 Header = tuple[str, str]
@@ -172,9 +172,9 @@ def token_header(
     """The response header that a commit asks for."""
     if isinstance(committed.cookie, Token):
         return form.set(signer.dumps(committed.cookie), permanent)
-    if committed.cookie is Cookie.DELETE:
+    if committed.cookie is DELETE:
         return form.delete()
-    if committed.cookie is Cookie.REFRESH and committed.token is not None and form.lasts(permanent):
+    if committed.cookie is REFRESH and committed.token is not None and form.lasts(permanent):
         return form.set(signer.dumps(committed.token), permanent)
     return None
 
@@ -204,10 +204,11 @@ def cookie_values(headers: Iterable[str], name: str) -> list[str]:
     """Every value that the Cookie headers hold under `name`: duplicates too, for they may disagree."""
     values: list[str] = []
     for header in headers:
-        if name not in header:
+        key, _, value = header.partition("=")
+        if key == name and ";" not in value:  # the usual one: there is no other cookie
+            values.append(value.strip().strip('"'))
             continue
-        if ";" not in header and header.startswith(f"{name}="):  # the usual one
-            values.append(header[len(name) + 1 :].strip().strip('"'))
+        if name not in header:
             continue
         for pair in header.split(";"):
             key, found, value = pair.partition("=")

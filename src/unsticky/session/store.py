@@ -56,6 +56,9 @@ class Applied(Enum):
     CONFLICT = "conflict"  # `expect` did not hold: nothing was written
 
 
+APPLIED = Applied.APPLIED  # asked for at each write: on Python 3.11 a member of an Enum costs as much as a call
+
+
 class Store(Protocol):
     """A store for threads. Every verb raises StoreError for system failures only, with no secret in its text.
 

@@ -13,12 +13,12 @@ from .operations import Steps, Update
 from .owners import end_oldest, forget, refresh, register
 from .policy import has_other_proofs, new_proof, proof_changes
 from .session import Session
-from .store import Applied, Change, Record
+from .store import APPLIED, Applied, Change, Record
 from .token import RESERVED, Token
-from .writing import UNUSED, Committed, Cookie, changed, check_sizes, device, keep_untold, rebase, stored
+from .writing import KEEP, REFRESH, UNUSED, Committed, Cookie, changed, check_sizes, device, keep_untold, rebase, stored
 
 _NONE: frozenset[str] = frozenset()
-_KEPT = Committed(Cookie.KEEP)
+_KEPT = Committed(KEEP)
 
 
 # What an update asks of the store, and what it is made of: the application's fields, encoded and not sealed, and the
@@ -42,10 +42,10 @@ def update(session: Session, binding: Binding) -> Steps[Committed]:
             raise
         # A request that only read has its answer. A renewal that failed may have been applied.
         return Committed(Cookie.KEEP, None if change.put else _sendable(binding))
-    if applied is Applied.CONFLICT:
+    if applied is not APPLIED and applied is Applied.CONFLICT:
         return (yield from _without_proofs(session, binding, planned))
     done = _settle(session, binding, planned, applied)
-    if applied is Applied.APPLIED and (change.owner is not None or record.owner):
+    if applied is APPLIED and (change.owner is not None or record.owner):
         yield from _keep_account(binding, record, change, binding.now())
     return done
 
@@ -68,7 +68,7 @@ def _planned(session: Session, binding: Binding) -> _Planned | Committed:
         put, gone, expect = _proofs(binding, record, token, now, rotated, strict)
     touches = lifetime.touch_due(record, now)
     if not (fields or drop or put or gone or touches or binding.owner is not None):
-        return Committed(Cookie.KEEP, _sendable(binding))
+        return Committed(KEEP, _sendable(binding))
     if fields:
         check_sizes(binding, fields, binding.plain, drop)
         put |= fields if binding.terms.sealer is None else stored(binding, token.key, fields)
@@ -127,16 +127,21 @@ def _as_it_was(record: Record, token: Token) -> dict[str, bytes | None]:
 def field_changes(session: Session, binding: Binding) -> tuple[dict[str, bytes], frozenset[str]]:
     """The encoded values that differ from what was loaded, and the names that are there no more."""
     values, plain, lent = binding.values, binding.plain, session._lent
-    put = {}
+    put, kept = {}, 0
     for name, value in dict.items(session):
         # The very object that was loaded: it can only have changed inside, if it can, and was seen by anybody.
         if name in values and values[name] is value and not (lent and _is_other(value, plain[name])):
+            kept += 1
             continue
         loaded = plain.get(name)
         data = codec.encode_field(name, value)
-        if data != loaded and (loaded is None or _differs(value, values.get(name), data, loaded)):
+        if loaded is None:
             put[name] = data
-    if plain.keys() <= dict.keys(session):
+            continue
+        kept += 1
+        if data != loaded and _differs(value, values.get(name), data, loaded):
+            put[name] = data
+    if kept == len(plain):
         return put, _NONE
     present = dict.keys(session) | binding.undecodable
     return put, frozenset(name for name in plain if name not in present)
@@ -193,11 +198,11 @@ def _settle(session: Session, binding: Binding, planned: _Planned, applied: Appl
     change, fields, rotated = planned
     record, joins = binding.record, bool(binding.joining)
     assert record is not None
-    if applied is Applied.EMPTIED:
-        binding.events.append(SessionEvent("ended", binding.current_token().key, record.owner))
-        binding.begin_anew()
-        return Committed(Cookie.DELETE)
-    if applied is not Applied.APPLIED:
+    if applied is not APPLIED:
+        if applied is Applied.EMPTIED:
+            binding.events.append(SessionEvent("ended", binding.current_token().key, record.owner))
+            binding.begin_anew()
+            return Committed(Cookie.DELETE)
         # Logged out or strictly rotated elsewhere. The cookie is left alone: another response may just have set it.
         binding.begin_anew()
         dict.clear(session)
@@ -213,7 +218,7 @@ def _settle(session: Session, binding: Binding, planned: _Planned, applied: Appl
         done = Committed(rotated, rotated, took_over=joins)
         keep_untold(binding, done)
         return done
-    return Committed(Cookie.REFRESH, binding.token) if binding.standing else _KEPT
+    return Committed(REFRESH, binding.token) if binding.standing else _KEPT
 
 
 def _sendable(binding: Binding) -> Token | None:

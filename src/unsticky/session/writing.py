@@ -25,6 +25,9 @@ class Cookie(Enum):
     DELETE = "delete"
 
 
+KEEP, REFRESH, DELETE = Cookie  # asked for at each write: see store.APPLIED
+
+
 class Committed(NamedTuple):
     """The end of a commit, and what the response must carry: a token to set, or one of the three."""
 
@@ -34,7 +37,7 @@ class Committed(NamedTuple):
     took_over: bool = False  # another library's session: its cookie is not needed any more
 
 
-UNUSED = Committed(Cookie.KEEP)
+UNUSED = Committed(KEEP)
 
 
 def keep_untold(binding: Binding, done: Committed) -> None:
@@ -69,15 +72,19 @@ def check_sizes(
     binding: Binding, new: Mapping[str, bytes], kept: Mapping[str, bytes] = NOTHING, drop: frozenset[str] = frozenset()
 ) -> None:
     """Raises SessionValueError, if `new` and what stays of `kept` is too large."""
-    most = binding.terms.maximum_value_size
+    terms, record, added = binding.terms, binding.record, 0
+    most = terms.maximum_value_size
     for name, data in new.items():
-        if len(data) > most:
+        size = len(data)
+        added += len(name) + size
+        if size > most:
             raise SessionValueError(
-                f"session[{name!r}]: takes {len(data):,} bytes; a key may take {most:,} (session.maximum_value_size)"
+                f"session[{name!r}]: takes {size:,} bytes; a key may take {most:,} (session.maximum_value_size)"
             )
-    most = binding.terms.maximum_session_size
-    before = len(binding.packed) if binding.packed and kept is binding.plain else _size(kept)
-    if before + _size(new) <= most:  # what is replaced or dropped may be counted too
+    most = terms.maximum_session_size
+    # As the store holds a record, it is longer than what is kept of it; and what is replaced may be counted too.
+    packed = record.packed if record is not None and kept is binding.plain else None
+    if (_size(kept) if packed is None else len(packed)) + added <= most:
         return
     size = _size({name: data for name, data in {**kept, **new}.items() if name not in drop})
     if size > most:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ..session.store import Applied, Change, Record
+from ..session.store import APPLIED, Applied, Change, Record
 
 
 def merge(record: Record | None, change: Change, now: float) -> tuple[Applied, Record | None]:
@@ -12,7 +12,7 @@ def merge(record: Record | None, change: Change, now: float) -> tuple[Applied, R
     if record is None or record.expires <= now or record.generation != change.generation:
         return Applied.GONE, None
     if record is change.base and change.after is not None:
-        return Applied.APPLIED, change.after
+        return APPLIED, change.after
     for name, value in change.expect.items():
         if record.fields.get(name) != value:
             return Applied.CONFLICT, None
@@ -22,7 +22,7 @@ def merge(record: Record | None, change: Change, now: float) -> tuple[Applied, R
     prefix = change.delete_if_only
     if prefix is not None and all(name.startswith(prefix) for name in fields):
         return Applied.EMPTIED, None
-    return Applied.APPLIED, Record(
+    return APPLIED, Record(
         fields=fields,
         created=record.created,
         touched=record.touched if change.touched is None else max(record.touched, change.touched),

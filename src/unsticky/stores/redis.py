@@ -23,7 +23,7 @@ from typing import Any
 
 from ..clock import Clock
 from ..errors import StoreError
-from ..session.store import Applied, Change, Record
+from ..session.store import APPLIED, Applied, Change, Record
 from .merge import check_names, merge
 from .record_bytes import from_bytes, to_bytes
 from .redis_cluster import Cluster
@@ -205,7 +205,7 @@ def _update(key: str, change: Change, clock: Clock) -> Talk[Applied]:
     while True:
         now = clock.time()
         applied, after = merge(record, change, now)
-        if applied is Applied.APPLIED or applied is Applied.EMPTIED:
+        if applied is APPLIED or applied is Applied.EMPTIED:
             packed = to_bytes(key, after) if after is not None else b""
             lives = _time_left(after.expires, now) if after is not None and change.expires is not None else b""
             there = yield _swap_script.call(name, there, packed, lives)

@@ -15,7 +15,7 @@ import msgspec
 
 from ..clock import Clock
 from ..errors import DamagedRecord
-from ..session.store import Applied, Change, Record
+from ..session.store import APPLIED, Applied, Change, Record
 from .merge import check_names, merge
 from .sqlite_pool import BusyError, SqlitePool
 from .sqlite_writer import GroupWriter
@@ -33,8 +33,9 @@ _INSERT = """INSERT INTO unsticky_sessions (key, fields, created, touched, expir
 _UPDATE = "UPDATE unsticky_sessions SET fields = ?, touched = ?, expires = ?, owner = ?, generation = ? WHERE key = ?"
 _UNCHANGED = " AND fields = ? AND touched = ? AND expires = ? AND owner IS ? AND generation = ?"
 _UPDATE_UNCHANGED = _UPDATE + _UNCHANGED
-# A column with an index costs a third more, even where its value stays.
-_UPDATE_FIELDS_UNCHANGED = "UPDATE unsticky_sessions SET fields = ? WHERE key = ?" + _UNCHANGED
+# A column with an index costs a third more, even where its value stays; and one that is not set need not be compared.
+_UPDATE_FIELDS = """UPDATE unsticky_sessions SET fields = ?
+    WHERE key = ? AND fields = ? AND expires = ? AND generation = ?"""
 _DELETE = "DELETE FROM unsticky_sessions WHERE key = ?"
 _PURGE = """DELETE FROM unsticky_sessions WHERE key IN
     (SELECT key FROM unsticky_sessions WHERE expires <= ? ORDER BY expires LIMIT ?)"""
@@ -70,7 +71,7 @@ class SqliteStore:
     def update(self, key: str, change: Change) -> Applied:
         now = self._now()
         if change.base is not None and self._pool.run(_update_unchanged, key, change, change.base, now):
-            return Applied.APPLIED
+            return APPLIED
         check_names(change.put, change.drop, change.expect)
         applied: Applied = self._pool.run(_in_transaction, _update, key, change, now)
         return applied
@@ -134,7 +135,7 @@ class AsyncSqliteStore:
         if change.base is not None and not self._writer.active:
             try:
                 if self._pool.run(_update_unchanged, key, change, change.base, now):
-                    return Applied.APPLIED
+                    return APPLIED
             except BusyError:
                 pass
         check_names(change.put, change.drop, change.expect)
@@ -212,13 +213,13 @@ def _update_unchanged(connection: sqlite3.Connection, key: str, change: Change, 
     if change.after is None:  # else the names in it are good: they came out of a store, or are encoded below
         check_names(change.put, change.drop, change.expect)
     applied, record = merge(base, change, now)
-    if applied is not Applied.APPLIED or record is None:
+    if applied is not APPLIED or record is None:
         return False
-    fields, new, old = _encode(record.fields), _columns(record), _columns(base)
-    kept = (key, base.packed or _encode(base.fields), *old)
+    fields, kept = _encode(record.fields), base.packed or _encode(base.fields)
+    new, old = _columns(record), _columns(base)
     if new == old:
-        return connection.execute(_UPDATE_FIELDS_UNCHANGED, (fields, *kept)).rowcount == 1
-    return connection.execute(_UPDATE_UNCHANGED, (fields, *new, *kept)).rowcount == 1
+        return connection.execute(_UPDATE_FIELDS, (fields, key, kept, base.expires, base.generation)).rowcount == 1
+    return connection.execute(_UPDATE_UNCHANGED, (fields, *new, key, kept, *old)).rowcount == 1
 
 
 def _columns(record: Record) -> tuple[Any, ...]:
