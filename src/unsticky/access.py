@@ -78,7 +78,7 @@ class StoreAccess:
 
     def _loaded(self, load: Callable[[str], Record | None], key: str) -> Record | None:
         breaker = self._breaker
-        if breaker is not None:
+        if breaker is not None and breaker.is_open:
             self._ask(breaker)
         try:
             record = load(key)
@@ -140,7 +140,7 @@ class StoreAccess:
 
     def _done(self, operation: Operation) -> Any:
         breaker = self._breaker
-        if breaker is not None:
+        if breaker is not None and breaker.is_open:
             self._ask(breaker)
         try:
             result = self._do(operation)
@@ -153,7 +153,7 @@ class StoreAccess:
 
     async def _done_async(self, operation: Operation) -> Any:
         breaker = self._breaker
-        if breaker is not None:
+        if breaker is not None and breaker.is_open:
             self._ask(breaker)
         try:
             result = await getattr(self.async_store, _VERBS[type(operation)])(*operation)
@@ -165,7 +165,7 @@ class StoreAccess:
         return result
 
     def _ask(self, breaker: Breaker) -> None:
-        if breaker.is_open and not breaker.allows(self._clock.monotonic()):
+        if not breaker.allows(self._clock.monotonic()):
             raise StoreError(f"session store: {_NOT_TRIED}")
 
     def note(self, error: StoreError) -> None:

@@ -15,10 +15,7 @@ class Breaker:
         self._pause = pause
         self._failed = 0
         self._closed_again = 0.0  # monotonic seconds
-
-    @property
-    def is_open(self) -> bool:
-        return 0 < self._most <= self._failed
+        self.is_open = False  # no property: it is asked before each operation
 
     def allows(self, now: float) -> bool:
         """May the store be asked? Whoever is told so while it is open is the one that tries, and has to report."""
@@ -30,8 +27,9 @@ class Breaker:
         return True
 
     def succeeded(self) -> None:
-        self._failed = 0
+        self._failed, self.is_open = 0, False
 
     def failed(self, now: float) -> None:
         self._failed += 1
+        self.is_open = 0 < self._most <= self._failed
         self._closed_again = now + self._pause

@@ -19,6 +19,8 @@ from ..clock import SystemClock
 from ..errors import StoreError
 from .redis_resp import (
     PARTIAL,
+    SHORT,
+    SHORT_REPLIES,
     ErrorReply,
     LostError,
     ReplyError,
@@ -160,8 +162,10 @@ class Link:
         try:
             self._send(packed, deadline)
             data = self._receive(deadline)
-            if count == 1 and (reply := whole_reply(data)) is not PARTIAL:
-                return [reply]
+            if count == 1:
+                reply = SHORT_REPLIES.get(data, PARTIAL) if len(data) <= SHORT else whole_reply(data)
+                if reply is not PARTIAL:
+                    return [reply]
             return self._replies(data, count, deadline)
         except TimeoutError:
             raise late() from None

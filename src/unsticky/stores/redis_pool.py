@@ -160,10 +160,10 @@ class RedisPool:
         if self._born != _forks:
             self._let_go()
         links = self._idle.get(node)
-        with suppress(IndexError):  # another thread took the last one
-            if links:
-                return links.pop()
-        return None
+        try:
+            return links.pop() if links else None
+        except IndexError:  # another thread took the last one
+            return None
 
     def _let_go(self) -> None:
         """After a fork: what the parent uses is closed here without a word to the server.

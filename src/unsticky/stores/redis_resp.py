@@ -82,6 +82,11 @@ def pack_bytes(*words: bytes) -> bytes:
     return b"*%d\r\n%b" % (len(words), b"".join([b"$%d\r\n%b\r\n" % (len(word), word) for word in words]))
 
 
+# The usual replies to scripts, to a SET, and to a GET that finds nothing; no other is as short as that.
+SHORT_REPLIES = {b":1\r\n": 1, b"+OK\r\n": b"OK", b"$-1\r\n": None}
+SHORT = 5  # bytes
+
+
 def whole_reply(data: bytes) -> Any:
     """The usual reply to a GET, quickly: one value that is all of `data`. PARTIAL for any other: a parser knows."""
     if data[:1] == b"$":

@@ -17,7 +17,18 @@ from functools import partial
 from typing import Any
 
 from ..errors import StoreError
-from .redis_resp import PARTIAL, LostError, ReplyError, ReplyParser, late, nonsense, pack, whole_reply
+from .redis_resp import (
+    PARTIAL,
+    SHORT,
+    SHORT_REPLIES,
+    LostError,
+    ReplyError,
+    ReplyParser,
+    late,
+    nonsense,
+    pack,
+    whole_reply,
+)
 
 _READ = 65536  # bytes
 _STALL = 0.005  # seconds; an event loop that is later than this itself can't tell yet that the server is late
@@ -165,7 +176,9 @@ class Wire(asyncio.BufferedProtocol):
             return
         data = bytes(self._buffer[:nbytes])
         try:
-            whole = whole_reply(data) if self._parser.between else PARTIAL
+            whole = PARTIAL
+            if self._parser.between:
+                whole = SHORT_REPLIES.get(data, PARTIAL) if nbytes <= SHORT else whole_reply(data)
             for reply in self._parser.feed(data) if whole is PARTIAL else (whole,):
                 waiter = self._waiters.popleft()[0]
                 if not waiter.done():
