@@ -20,7 +20,7 @@ demo: $(READY)
 	@$(BIN)/python examples/demo.py $(if $(STORE),--store '$(STORE)')
 
 test: $(READY)
-	$(BIN)/pytest $(TESTS) $(ARGS)
+	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(TESTS) $(ARGS)
 
 check: $(READY)
 	$(BIN)/ruff check .
