@@ -97,13 +97,13 @@ def test_an_unchanged_set_changes_nothing() -> None:
     """Discovery says the same again and again: rings and sequences stay."""
     pool = make_pool("a", "b", "c", balancer="ring_hash")
     get(pool)
-    assert pool._hashed
-    picker, group = pool._hashed.of(0), pool._ranking.order[0].states
+    assert pool._choices._hashed
+    picker, group = pool._choices._hashed.of(0), pool._ranking.order[0].states
     ring = picker._table
     assert ring is not None
     pool.replace(frozenset(reversed(pool.endpoints)))
     get(pool)
-    assert pool._hashed.of(0) is picker
+    assert pool._choices._hashed.of(0) is picker
     assert picker._table is ring
     assert pool._ranking.order[0].states is group
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from math import inf
 
 from ..errors import AttemptsFailed, CallTimeout, FailedAttempt, NoHealthyEndpoint, PoolOverflow, RoutingError
@@ -33,70 +33,96 @@ def route(pool: Pool, call: Call) -> Generator[Send | Wait | Read, Outcome | Non
     LOCAL. Raises AttemptsFailed, CallTimeout (the call's deadline passed) NoHealthyEndpoint or
     PoolOverflow (nothing was sent).
     """
-    trip = _Trip(pool, call)
+    now = pool.clock.monotonic()
+    pool.tally.calls += 1
+    if call.deadline is not None and now >= call.deadline:
+        raise _timeout(pool, ())
+    tried: list[EndpointState] = []
+    attempt = _attempt(pool, call, tried, now)
+    pool.budget.deposit(now)  # what is not sent earns no retries
+    trip: _Trip | None = None
+    command: Send | Wait | Read | Outcome
     try:
-        command: Send | Wait | Read = trip.first()
-        while True:
-            outcome = yield command
-            step = trip.next(outcome)
-            if isinstance(step, Outcome):
-                return step
-            command = step
+        if pool.hedging is None and not call.buffer:  # most such calls are over before there is anything to remember
+            outcome = yield Send(attempt)
+            while outcome is None:
+                outcome = yield _FOREVER
+            now = pool.clock.monotonic()
+            verdict = classify(outcome, pool.options.retry.statuses)
+            pool.observe(attempt.lease, verdict, now)
+            if verdict.good:
+                return outcome
+            trip = _Trip(pool, call, tried, attempt.lease)
+            command = trip.failed(attempt.lease, verdict, outcome, now)
+        else:
+            trip = _Trip(pool, call, tried, attempt.lease)
+            command = trip.sent(attempt, now)
+        while not isinstance(command, Outcome):
+            command = trip.next((yield command))
+        return command
     except BaseException:  # closed: the caller went away
-        trip.leave()
+        attempt.lease.release()
+        if trip is not None:
+            trip.leave()
         raise
 
 
+def _attempt(
+    pool: Pool, call: Call, tried: list[EndpointState], now: float, dropped: int = 0, *, hedge: bool = False
+) -> Attempt:
+    """On the endpoint that a call which used `tried` so far should use next; adds it there."""
+    lease = pool.lease(call.key, tried, now, call.prefer)
+    deadline, timeout = call.deadline, call.attempt_timeout
+    if timeout is None:
+        timeout = pool.options.retry.attempt_timeout
+    if timeout is not None and (deadline is None or now + timeout < deadline):
+        deadline = now + timeout
+    return Attempt(lease.state.endpoint, len(tried) + dropped - 1, deadline, lease, hedge)
+
+
 class _Trip:
-    """What one call remembers between its attempts."""
+    """What one call remembers between its attempts, where there is more than one, or may be."""
 
-    # On the class, as most calls never change them and setting them is a good part of what such a call costs.
-    backoffs = 0  # since a server named the moment of a retry
-    retry_at: float | None = None  # when a retry is due that is paid for
-    hedging: Hedging | None = None
-    repeatable = False  # known only where there is hedging, or a body to read
-    due = False  # a hedge is, when the driver says that time passed
-    hedges = 0
-    dropped = 0  # attempts that were outrun
-    reading = False  # the body of what would be the answer
-
-    def __init__(self, pool: Pool, call: Call) -> None:
+    def __init__(self, pool: Pool, call: Call, tried: list[EndpointState], first: Lease) -> None:
         self.pool = pool
         self.call = call
-        self.tried: list[EndpointState] = []  # one per attempt that was not dropped
-        self.flying: list[Lease] = []  # attempts in flight
-        self.failed: list[FailedAttempt] = []
-        if pool.hedging is not None or call.buffer:
-            self._prepare(pool.hedging)
+        self.tried = tried  # one per attempt that was not dropped
+        self.flying = [first]  # attempts in flight
+        self.failures: list[FailedAttempt] = []
+        self.backoffs = 0  # since a server named the moment of a retry
+        self.retry_at: float | None = None  # when a retry is due that is paid for
+        self.due = False  # a hedge is, when the driver says that time passed
+        self.hedges = 0
+        self.dropped = 0  # attempts that were outrun
+        self.reading = False  # the body of what would be the answer
+        self.repeatable = call.retry and call.replayable and is_idempotent(call, pool.options.retry)
+        hedged = self.repeatable and call.hedge and (call.prefer is None or not call.prefer.only)
+        self.hedging: Hedging | None = pool.hedging if hedged else None
 
-    def _prepare(self, hedging: Hedging | None) -> None:
-        call, options = self.call, self.pool.options.retry
-        self.repeatable = call.retry and call.replayable and is_idempotent(call, options)
-        if self.repeatable and call.hedge and (call.prefer is None or not call.prefer.only):
-            self.hedging = hedging
-
-    def first(self) -> Send:
-        now = self.pool.clock.monotonic()
-        self.pool.tally.calls += 1
-        sent = self._send(now)
-        self.pool.budget.deposit(now)  # what is not sent earns no retries
-        return sent
+    def sent(self, attempt: Attempt, now: float) -> Send:
+        """How an attempt begins that was leased."""
+        if self.hedging is None:
+            return Send(attempt)
+        patience = self._patience(now)
+        self.due = patience < inf
+        return Send(attempt, patience)
 
     def next(self, outcome: Outcome | None) -> Send | Wait | Read | Outcome:
         """What follows from an attempt's outcome, or from nothing but time."""
-        now = self.pool.clock.monotonic()
+        pool = self.pool
+        now = pool.clock.monotonic()
         if outcome is None:
             return self._time_passed(now)
         if self.reading:
             return self._was_read(outcome, now)
         lease = outcome.attempt.lease
-        verdict = classify(outcome, self.pool.options.retry.statuses)
-        self.pool.observe(lease, verdict, now)
+        verdict = classify(outcome, pool.options.retry.statuses)
+        pool.observe(lease, verdict, now)
         if self.hedging is not None:
             self._time(self.hedging, lease, outcome, verdict, now)
         if not verdict.good:
-            return self._failed(lease, verdict, outcome, now)
-        if self.call.buffer and self.repeatable and len(self.tried) < self.pool.options.retry.attempts:
+            return self.failed(lease, verdict, outcome, now)
+        if self.call.buffer and self.repeatable and len(self.tried) < pool.options.retry.attempts:
             self.reading = True
             return Read(outcome, self.call.buffer)
         return outcome
@@ -167,9 +193,9 @@ class _Trip:
 
     # Failures ---------------------------------------------------------------
 
-    def _failed(self, lease: Lease, verdict: Verdict, outcome: Outcome, now: float) -> Wait | Outcome:
+    def failed(self, lease: Lease, verdict: Verdict, outcome: Outcome, now: float) -> Wait | Outcome:
         self.flying.remove(lease)
-        self.failed.append(failed_attempt(outcome, now))
+        self.failures.append(failed_attempt(outcome, now))
         self.pool.tally.failures[kind(outcome)] += 1
         if self.flying and outcome.failure in _THE_CALLERS:
             self.leave()
@@ -230,57 +256,44 @@ class _Trip:
         lease = outcome.attempt.lease
         if outcome.failure not in _THE_CALLERS:
             lease.body_failed()
-        return self._failed(lease, classify(outcome, ()), outcome, now)
+        return self.failed(lease, classify(outcome, ()), outcome, now)
 
     def end(self, lease: Lease, outcome: Outcome, now: float) -> Outcome:
         """The last attempt was no success: give what there is."""
-        outcome.failed = tuple(self.failed)
+        outcome.failed = tuple(self.failures)
         if outcome.failure is None:
             return outcome
         lease.release()
         if outcome.failure is Failure.TIMEOUT and self._late(now):
-            raise self._timeout()
-        if len(self.failed) > 1 and outcome.failure not in _THE_CALLERS:
-            text = f"pool {self.pool.name!r}: all {len(self.failed)} attempts failed"
-            raise AttemptsFailed(self._listed(text), pool=self.pool.name, attempts=self.failed)
+            raise _timeout(self.pool, self.failures)
+        if len(self.failures) > 1 and outcome.failure not in _THE_CALLERS:
+            text = f"pool {self.pool.name!r}: all {len(self.failures)} attempts failed"
+            raise AttemptsFailed(_listed(text, self.failures), pool=self.pool.name, attempts=self.failures)
         return outcome
 
-    # Sending ----------------------------------------------------------------
-
     def _send(self, now: float, *, hedge: bool = False) -> Send:
-        deadline = self.call.deadline
-        if deadline is not None and now >= deadline:
-            raise self._timeout()
-        lease = self._lease(now)
-        self.flying.append(lease)
-        timeout = self.call.attempt_timeout
-        if timeout is None:
-            timeout = self.pool.options.retry.attempt_timeout
-        if timeout is not None and (deadline is None or now + timeout < deadline):
-            deadline = now + timeout
-        attempt = Attempt(lease.state.endpoint, len(self.tried) + self.dropped - 1, deadline, lease, hedge)
-        if self.hedging is None:
-            return Send(attempt)
-        patience = self._patience(now)
-        self.due = patience < inf
-        return Send(attempt, patience)
-
-    def _lease(self, now: float) -> Lease:
+        call, pool = self.call, self.pool
+        if call.deadline is not None and now >= call.deadline:
+            raise _timeout(pool, self.failures)
         try:
-            return self.pool.lease(self.call.key, self.tried, now, self.call.prefer)
+            attempt = _attempt(pool, call, self.tried, now, self.dropped, hedge=hedge)
         except (NoHealthyEndpoint, PoolOverflow) as error:
-            if not self.failed:
+            if not self.failures:
                 raise
             text = f"{error}, and the attempts before failed"
-            raise AttemptsFailed(self._listed(text), pool=self.pool.name, attempts=self.failed) from None
+            raise AttemptsFailed(_listed(text, self.failures), pool=pool.name, attempts=self.failures) from None
+        self.flying.append(attempt.lease)
+        return self.sent(attempt, now)
 
     def _late(self, now: float) -> bool:
         return self.call.deadline is not None and now >= self.call.deadline - _EARLY
 
-    def _timeout(self) -> CallTimeout:
-        count = len(self.failed)
-        text = f"pool {self.pool.name!r}: the call's time was over after {count} attempt{'s'[: count != 1]}"
-        return CallTimeout(self._listed(text), pool=self.pool.name, attempts=self.failed)
 
-    def _listed(self, text: str) -> str:
-        return f"{text}: {'; '.join(map(str, self.failed))}" if self.failed else text
+def _timeout(pool: Pool, failures: Sequence[FailedAttempt]) -> CallTimeout:
+    count = len(failures)
+    text = f"pool {pool.name!r}: the call's time was over after {count} attempt{'s'[: count != 1]}"
+    return CallTimeout(_listed(text, failures), pool=pool.name, attempts=failures)
+
+
+def _listed(text: str, failures: Sequence[FailedAttempt]) -> str:
+    return f"{text}: {'; '.join(map(str, failures))}" if failures else text

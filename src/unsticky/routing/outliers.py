@@ -53,7 +53,9 @@ class Outliers:
 
     def good(self, state: EndpointState, now: float) -> None:
         """A call succeeded, up to its headers. If the endpoint was ejected, that is over."""
-        self._observe(state, now)
+        state.observed += 1
+        if state.observed == 1:
+            self._first_seen(state, now)
         state.succeeded += 1
         self._succeeded += 1
         if state.failing:
@@ -65,7 +67,9 @@ class Outliers:
         if fault is Fault.LOCAL and self._options.split_local_failures:
             state.local_failures += 1
         else:
-            self._observe(state, now)
+            state.observed += 1
+            if state.observed == 1:
+                self._first_seen(state, now)
             state.failures += 1
             state.gateway_failures = 0 if fault is Fault.SERVER else state.gateway_failures + 1
             state.local_failures = 0
@@ -92,13 +96,12 @@ class Outliers:
             self._return(now)
         self.due = min(self._next_sweep, self._next_return)
 
-    def _observe(self, state: EndpointState, now: float) -> None:
-        state.observed += 1
-        if state.observed == 1:
-            self._seen.append(state)
-            if self._next_sweep == inf:
-                self._next_sweep = now + self._options.interval
-                self.due = min(self.due, self._next_sweep)
+    def _first_seen(self, state: EndpointState, now: float) -> None:
+        """Observed for the first time since the last sweep."""
+        self._seen.append(state)
+        if self._next_sweep == inf:
+            self._next_sweep = now + self._options.interval
+            self.due = min(self.due, self._next_sweep)
 
     def _note(self, state: EndpointState, *, overload: bool) -> None:
         if not state.failing:

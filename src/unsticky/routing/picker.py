@@ -76,18 +76,14 @@ class LeastRequest:
         if len(draw.group) == 1:
             return draw.group[0]
         best, other = draw.two()
-        better = _lower if draw.mean_weight is None else _lower_by_weight
-        if better(other, best):
+        weighted = draw.mean_weight is not None
+        if _lower_by_weight(other, best) if weighted else other.in_flight < best.in_flight:
             best = other
         for _ in self._more:
             other = draw.other(best)
-            if better(other, best):
+            if _lower_by_weight(other, best) if weighted else other.in_flight < best.in_flight:
                 best = other
         return best
-
-
-def _lower(other: EndpointState, best: EndpointState) -> bool:
-    return other.in_flight < best.in_flight
 
 
 def _lower_by_weight(other: EndpointState, best: EndpointState) -> bool:

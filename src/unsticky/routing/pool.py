@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -12,21 +11,20 @@ from ..clock import Clock
 from ..errors import PoolOverflow
 from .budget import RetryBudget
 from .call import Endpoint, Lease
+from .choices import Choices
 from .classify import Verdict
-from .eligibility import Group, Ranking, Rules, Tier, by_priority, choice, rank_levels, renewed
+from .eligibility import Group, Ranking, Rules, by_priority, rank_levels, renewed
 from .endpoint import EndpointState, EndpointStatus, endpoint_from, status
 from .error_rate import ErrorRate
 from .events import FaultsInjected, HealthChanged, Overflowed, PoolEvent
 from .faults import Fault, Faults
-from .hashed import Build, HashPickers
+from .hashed import Build
 from .health import CheckResult, observe_check
 from .hedging import Hedging
 from .limits import Places
 from .options import HASHING, PoolOptions
 from .outliers import Outliers
 from .peak_ewma import observe, observe_failure, observe_unanswered
-from .picker import Picker, picker_for
-from .preference import preferred
 from .rules import Preference, windows
 from .shifts import Loads, none_left, not_there, overflow, shifts
 from .subset import place, watched
@@ -75,18 +73,17 @@ class Pool:
         self.error_rates = {length: ErrorRate(length, clock.monotonic()) for length in windows(options.rules)}
         self._events: deque[PoolEvent] = deque(maxlen=KEPT_EVENTS)
         self._places = Places(options.limits)
-        self._hashed = HashPickers(options, random, self._places) if options.balancer in HASHING else None
+        self._choices = Choices(options, random, self._places)
         self._aside: Callable[[Sequence[Build]], None] | None = None  # nobody calls yet: first tables are made at once
         self._decay = options.peak_ewma.decay_time if options.balancer == "peak_ewma" else None
         self._rules = Rules(
             factor=round(options.overprovisioning * 100),
             panic_threshold=options.panic_threshold,
             # A key's home is the same for all callers, wherever they stand.
-            locality=None if self._hashed else options.locality or locality,
+            locality=None if options.balancer in HASHING else options.locality or locality,
             subset_size=options.subset_size,
         )
         self._seed = random.getrandbits(64) if options.subset_size else 0  # each process has a subset of its own
-        self._pickers: dict[tuple[object, ...], Picker] = {}  # one per group that calls alternate between
         self._levels: dict[int, Group] = {}
         self._states: dict[str, EndpointState] = {}  # by URL
         self._ranking = Ranking()
@@ -129,8 +126,7 @@ class Pool:
         self._states = new  # at once: `endpoints` is read without the lock
         self._outliers.replace(new)
         self._levels = {level[0].endpoint.priority: level for level in by_priority(new.values())}
-        self._pickers = {slot: picker for slot, picker in self._pickers.items() if slot[0] in self._levels}
-        if self._hashed and (builds := self._hashed.replace(self._levels, at_once=self._aside is None)) and self._aside:
+        if (builds := self._choices.replace(self._levels, at_once=self._aside is None)) and self._aside:
             self._aside(builds)
         self._stale = True
 
@@ -247,18 +243,14 @@ class Pool:
         PoolOverflow when a limit is reached. `prefer`: what a rule said.
         """
         self._settle(now)
-        if not self._ranking.order:
+        ranking, places = self._ranking, self._places
+        if not ranking.order:
             raise none_left(self.name, self._states.values(), now, self.problem)
-        places = self._places
         if limit := places.exhausted:
             raise self._overflow(limit)
         state = None if prefer is None else self._preferred(prefer, key, tried, now)
-        if state is None:
-            tier, excluded = choice(self._ranking.order, tried) if tried else (self._drawn(key), ())
-            states = tier.states
-            state = states[0] if len(states) == 1 else self._picker(tier).pick(states, key, excluded, now)
-            if places.full and state in places.full:
-                state = self._with_place(tier, key, tried, now)
+        if state is None and (state := self._choices.next(ranking, key, tried, now)) is None:
+            raise self._overflow("maximum_in_flight_per_endpoint")
         places.take(state)
         self.used = True
         self.tally.picks[state.endpoint.address] += 1
@@ -296,61 +288,27 @@ class Pool:
         self.tally.saw(event)
         self._events.append(event)
 
-    def _drawn(self, key: int | None) -> Tier:
-        """Where a first attempt goes. As in Envoy a key always falls on the same share: it keeps its endpoint."""
-        first, sums = self._ranking.first, self._ranking.sums
-        if len(first) == 1:
-            return first[0]
-        point = self.random.random() if key is None or not self._hashed else key % 100 / 100
-        return first[bisect(sums, point * sums[-1], 0, len(sums) - 1)]
-
     def _preferred(
-        self, prefer: Preference, key: int | None, tried: Sequence[EndpointState], now: float
+        self, prefer: Preference, key: int | None, tried: list[EndpointState], now: float
     ) -> EndpointState | None:
         """The endpoint that a rule wants, or None: any will do."""
-
-        def pick(tier: Tier, excluded: Collection[EndpointState]) -> EndpointState:
-            return self._picker(tier).pick(tier.states, key, excluded, now)
-
-        state, full = preferred(prefer, self._ranking, self._states, tried, self._places.full, pick)
+        state, full = self._choices.preferred(prefer, self._ranking, self._states, key, tried, now)
         if state is None and prefer.only:
             raise self._overflow("maximum_in_flight_per_endpoint") if full else not_there(self.name)
         return state
-
-    def _with_place(self, tier: Tier, key: int | None, tried: Sequence[EndpointState], now: float) -> EndpointState:
-        """Another than the one that was picked and is full. The next on the ring, for a key; fit, if there are any."""
-        ranking, places = self._ranking, self._places
-        fit = ranking.fit_tiers
-        if fit and key is None:
-            state = places.another(fit.index(tier) if tier in fit else None, tried, self.random)
-            if state is not None:
-                return state
-        for excluded in (places.full.union(tried), places.full):
-            for one in fit or ranking.order:
-                if any(state not in excluded for state in one.states):
-                    return self._picker(one).pick(one.states, key, excluded, now)
-        raise self._overflow("maximum_in_flight_per_endpoint")
 
     def _overflow(self, limit: str) -> PoolOverflow:
         self._tell(Overflowed(limit))
         return overflow(self.name, self._places.in_flight, limit)
 
-    def _picker(self, tier: Tier) -> Picker:
-        """The tier's own: what pickers keep for a group must not be made again with each turn between groups."""
-        if self._hashed:
-            return self._hashed.of(tier.priority)
-        picker = self._pickers.get(tier.slot)
-        if picker is None:
-            picker = self._pickers[tier.slot] = picker_for(self.options, self.random)
-        return picker
-
     def _settle(self, now: float) -> None:
         """Bring everything up to date that came to be without the lock, or by time alone."""
-        while self.releases:
-            self._give_back(self.releases.popleft(), now)
-        if now >= self._outliers.due:
-            self._outliers.tick(now)
-        changed = self._stale or self._outliers.changed
+        releases, outliers = self.releases, self._outliers
+        while releases:
+            self._give_back(releases.popleft(), now)
+        if now >= outliers.due:
+            outliers.tick(now)
+        changed = self._stale or outliers.changed
         if self.weighing is not None:
             self._weigh(self.weighing, now, changed=changed)
         if changed:
@@ -370,7 +328,7 @@ class Pool:
         self._places.give_back(state)
         if lease.generation != state.generation:
             return
-        if lease.broken or lease.good:
+        if lease.broken or (lease.good and state.broken_bodies):  # else there is nothing to note
             self._outliers.body(state, broken=lease.broken, now=now)
 
     def _rank(self) -> None:
