@@ -210,7 +210,7 @@ def test_one_client_serves_several_loops(library: str, three: list[Upstream]) ->
                 trio.run(main)
         eventually(lambda: three[0].seen()["connections"] == 0)
         assert three[0].seen()["requests"] == (6 if "over" in library else 8)
-        assert not client._transport._inner
+        assert not client._transport._loops.inner
 
 
 @wires

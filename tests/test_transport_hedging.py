@@ -43,7 +43,7 @@ def first_then_second(two: list[Upstream]) -> list[Any]:
 
 def busy(client: Any) -> list[str]:
     """Calls under way, connections that are not idle, and requests that wait for one."""
-    ((inner, _),) = client._transport._inner.values()
+    ((inner, _),) = client._transport._loops.inner.values()
     found = ["a call"] * inner.busy()
     for transport in inner.idle():
         pool = transport._pool

@@ -27,7 +27,7 @@ def two() -> Generator[list[Upstream]]:
 
 def below(client: Any) -> Any:
     """What is below the only event loop's transport."""
-    ((inner, _),) = client._transport._inner.values()
+    ((inner, _),) = client._transport._loops.inner.values()
     return inner
 
 

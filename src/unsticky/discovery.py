@@ -22,7 +22,8 @@ from .routing.discovery_options import DiscoveryOptions
 from .routing.endpoint import endpoint_from
 from .routing.options import PoolOptions
 from .routing.pool import Pool
-from .telemetry.otel import qualified_name, suppressed
+from .telemetry.attributes import qualified_name
+from .telemetry.contexts import suppressed
 from .telemetry.pool_events import report
 from .worker import Holds, cancelled, worker
 

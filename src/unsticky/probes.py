@@ -18,7 +18,7 @@ from .routing.call import Endpoint, authority
 from .routing.health import GOOD, MOST_BODY, CheckResult, checked, judged, pause, target
 from .routing.options import HealthOptions, PoolOptions
 from .routing.pool import Pool
-from .telemetry.otel import suppressed
+from .telemetry.contexts import suppressed
 from .telemetry.pool_events import report
 from .worker import Holds, worker
 

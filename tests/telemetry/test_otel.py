@@ -15,7 +15,9 @@ from support.otlp import Telemetry, telemetry
 from unsticky.clock import SystemClock
 from unsticky.routing.call import Endpoint
 from unsticky.telemetry import otel
-from unsticky.telemetry.otel import AttemptSpan, Traced, redacted, start_attempt, traced_above
+from unsticky.telemetry.attributes import Traced, redacted
+from unsticky.telemetry.contexts import Attached, suppressed, traced_above
+from unsticky.telemetry.otel import AttemptSpan, start_attempt
 
 ENDPOINT = Endpoint("http://10.0.0.1:8000", "10.0.0.1:8000")
 TRACED = Traced("catalog", "GET", "http://10.0.0.1:8000/items?q=1", "10.0.0.1:8000", 0)
@@ -220,7 +222,7 @@ def test_attempts_as_events(otlp: Telemetry) -> None:
         start_attempt(TRACED, ENDPOINT, SystemClock(), above=True).responded(200, "1.1")
         start_attempt(replace(TRACED, resend_count=1), ENDPOINT, SystemClock(), above=True).failed(OSError("secret"))
         start_attempt(TRACED, ENDPOINT, SystemClock(), above=True).cancelled()
-        with otel.suppressed():
+        with suppressed():
             start_attempt(TRACED, ENDPOINT, SystemClock(), above=True).responded(200, "1.1")
     (span,) = otlp.spans()
     ours = {"unsticky.pool": "catalog", "unsticky.endpoint": "10.0.0.1:8000"}
@@ -235,7 +237,7 @@ def test_attempts_as_events(otlp: Telemetry) -> None:
 def test_suppressed_instrumentation_is_respected(otlp: Telemetry) -> None:
     """Where instrumentation is suppressed, as an exporter does for itself, there are no spans of ours."""
     assert not traced_above(object.__new__(type("Transport", (), {})), "handle_request")
-    with otel.suppressed():
+    with suppressed():
         assert traced_above(object.__new__(type("Transport", (), {})), "handle_request")
     assert context.get_current() == context.Context()
 
@@ -245,11 +247,11 @@ def test_baggage_and_trace_state_are_sent_on_with_the_span(otlp: Telemetry) -> N
     state = trace.TraceState([("vendor", "1")])
     parent = trace.SpanContext(1, 2, is_remote=True, trace_flags=trace.TraceFlags(1), trace_state=state)
     with_parent = trace.set_span_in_context(trace.NonRecordingSpan(parent))
-    with otel.Attached(with_parent):
+    with Attached(with_parent):
         headers = start().headers()
     assert headers["traceparent"].startswith(f"00-{1:032x}-")
     assert headers["tracestate"] == "vendor=1"
-    with otel.Attached(baggage.set_baggage("tenant", "a")):
+    with Attached(baggage.set_baggage("tenant", "a")):
         headers = start().headers()
     assert headers.keys() == {"traceparent", "baggage"}
     assert headers["baggage"] == "tenant=a"
@@ -259,9 +261,9 @@ def test_without_an_sdk_what_came_in_is_sent_on() -> None:
     """An attempt that is not described carries the caller's context, and nothing if there is none."""
     assert otel.UNRECORDED.headers() == {}
     parent = trace.SpanContext(1, 2, is_remote=True, trace_flags=trace.TraceFlags(1))
-    with otel.Attached(trace.set_span_in_context(trace.NonRecordingSpan(parent))), otel.UNRECORDED.sending():
+    with Attached(trace.set_span_in_context(trace.NonRecordingSpan(parent))), otel.UNRECORDED.sending():
         assert otel.UNRECORDED.headers() == {"traceparent": f"00-{1:032x}-{2:016x}-01"}
-    with otel.Attached(baggage.set_baggage("tenant", "a")):
+    with Attached(baggage.set_baggage("tenant", "a")):
         assert otel.UNRECORDED.headers() == {"baggage": "tenant=a"}
 
 

@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from functools import partial
-from importlib import import_module
 from math import inf
 from typing import Any, ClassVar
 
 import anyio
 
-from ..context import Client
+from ..context import Client, current
 from ..errors import RoutingError
 from ..pools import Pools, Served
 from ..routing.call import Attempt, Outcome, Read, Send, Wait
-from ..telemetry.otel import traced_above
+from ..telemetry.contexts import AS_IT_IS, traced_above
 from ..worker import in_forked_children
-from . import network
 from .beginnings import AsyncBeginning, worth_reading
-from .connections import Inner, Maker, shares
-from .endpoint import AsyncEndpointTransport, close_whatever_happens
-from .exchange import Command, Exchange, Hop
+from .connections import shares
+from .dropped import close_dropped
+from .exchange import Command, Exchange
+from .hop import Hop
 from .inbound import disconnected, inbound_client
 from .injection import injected_async
 from .library import Library
+from .loops import Loops, running_loop, wire_module
 from .race import race_in_nursery, race_of_tasks
 from .rescue import Elsewhere, rescue
 from .rescue import tell_async as tell
-from .streams import AsyncLeasedStream, Guard, OpenBody, directly, end
+from .streams import AsyncLeasedStream, Guard, OpenBody, directly
 from .unobserved import in_time, to_the_end
 from .ways import chosen
 
@@ -51,7 +50,7 @@ class AsyncDriver:
         self._pools = pools
         self._options = options
         self._given = transport
-        self._wire = None if transport is not None else _wire(wire or pools.settings.wire, options)
+        self._wire = None if transport is not None else wire_module(wire or pools.settings.wire, options)
         # One connection for each request can be thrown away, in whatever state it was left.
         self._closes_cleanly = transport is None and not shares(options)
         self._cancels_cleanly = self._closes_cleanly or self.library.cancels_cleanly
@@ -62,15 +61,15 @@ class AsyncDriver:
 
     def _forget(self) -> None:
         """Connections are not shared with a parent process; what is left of its own is kept and never used."""
-        self._of_parents.append((vars(self).get("_inner"), vars(self).get("_open")))
-        self._inner: dict[Any, tuple[Any, AsyncGenerator[None]]] = {}  # by event loop
+        self._of_parents.append((vars(self).get("_loops"), vars(self).get("_open")))
+        self._loops = Loops(self.library, self._options, self._wire, self._pools.clock)
         self._open: set[OpenBody] = set()
 
     async def handle(self, request: Any) -> Any:
         served = self._pools.find(request.url.scheme, request.url.host, request.url.port)
         if served is None:
             return await (await self._straight(request)).handle_async_request(request)
-        client = inbound_client(request)
+        client = None if current.get() is None else inbound_client(request)
         if client is None:
             return await self._answered(request, served)
         gone = partial(disconnected, self.library, served, request)
@@ -129,7 +128,7 @@ class AsyncDriver:
             outcome.attempt.lease.release()
         else:
             body = OpenBody(response.stream, outcome.attempt.lease, self._open)
-            dropped = partial(_close_dropped, _running_loop())
+            dropped = partial(close_dropped, running_loop())
             response.stream = self.library.async_stream(body, dropped, *self._guards())
         return response
 
@@ -138,18 +137,22 @@ class AsyncDriver:
             if (first := exchange.served.first) is not None and first.pending:
                 await first.wait_async(exchange.deadline)
             command = exchange.step(None)
-            while isinstance(command, (Send, Wait, Read)):
+            while True:
                 outcome = None
                 if isinstance(command, Send):
                     if command.wait < inf:
                         command = await self._race(exchange, command)
                         break
                     outcome = await self._send(exchange, command.attempt)
+                elif isinstance(command, Wait):
+                    await anyio.sleep(command.seconds)
                 elif isinstance(command, Read):
                     outcome = await self._read(exchange, command)
                 else:
-                    await anyio.sleep(command.seconds)
-                command = await self._next(exchange, outcome)
+                    break
+                command = exchange.step(outcome)
+                if command is not outcome:
+                    await self._left(outcome, command)
         except BaseException:
             exchange.close()
             raise
@@ -157,7 +160,7 @@ class AsyncDriver:
 
     async def _race(self, exchange: Exchange, command: Command) -> Outcome | RoutingError:
         """A call that hedges: the flow is asked again when any of its attempts ends, or its time passed."""
-        racing = race_in_nursery if _running_loop() is None else race_of_tasks
+        racing = race_in_nursery if running_loop() is None else race_of_tasks
         try:
             async with racing(self._discard) as race:
                 while isinstance(command, (Send, Wait, Read)):
@@ -169,19 +172,18 @@ class AsyncDriver:
                         outcome = await race.outcome(command.wait)
                     else:
                         outcome = await race.outcome(command.seconds)
-                    command = await self._next(exchange, outcome)
+                    command = exchange.step(outcome)
+                    await self._left(outcome, command)
         except BaseException:  # perhaps only when the losers were waited for
             if isinstance(command, Outcome):
                 await self._discard(command)
             raise
         return command
 
-    async def _next(self, exchange: Exchange, outcome: Outcome | None) -> Command:
-        """What the flow wants now. A response that it does not go on with is closed before."""
-        command = exchange.step(outcome)
+    async def _left(self, outcome: Outcome | None, command: Command) -> None:
+        """Close a response that the flow does not go on with: any `command` but these says so."""
         if outcome is not None and command is not outcome and not isinstance(command, Read):
             await self._discard(outcome)
-        return command
 
     async def _read(self, exchange: Exchange, command: Read) -> Outcome:
         """The beginning of a body, or all of it: its endpoint's place is given back then."""
@@ -208,17 +210,19 @@ class AsyncDriver:
         return outcome
 
     async def _within(self, seconds: float | None, reading: Coroutine[Any, Any, bool]) -> bool | None:
-        if not self._cancels_cleanly and _running_loop() is not None:
+        if not self._cancels_cleanly and running_loop() is not None:
             return await to_the_end(reading, seconds=seconds, patience=0)
         return await in_time(reading, seconds)
 
     async def _send(self, exchange: Exchange, attempt: Attempt) -> Outcome:
         hop = exchange.hop(attempt)
+        attached = hop.span.sending()
         try:
-            with hop.span.sending():
-                response = None if exchange.pool.faults is None else await injected_async(hop)
-                if response is None:
-                    response = await self._response(hop)
+            if attached is AS_IT_IS:
+                response = await self._response(exchange, hop)
+            else:
+                with attached:
+                    response = await self._response(exchange, hop)
         except Exception as error:
             hop.abandon()
             return hop.failed(error)
@@ -231,15 +235,17 @@ class AsyncDriver:
             return hop.late(self._waiting)
         return hop.responded(response)
 
-    async def _response(self, hop: Hop) -> Any:
+    async def _response(self, exchange: Exchange, hop: Hop) -> Any:
         """The response, or None if its headers were not there in time."""
+        if exchange.pool.faults is not None and (response := await injected_async(hop)) is not None:
+            return response
         if must_not_cancel := self._must_not_cancel(hop):
             hop.own_body()
-        transport = self._given or await self._transport(hop.origin, hop.request)
+        transport = self._given or (await self._loops.below()).of(hop.origin, hop.request)
         sending = transport.handle_async_request(hop.request)
         if must_not_cancel:
             return await to_the_end(sending, seconds=hop.seconds, unwanted=_close)
-        return await in_time(sending, hop.seconds)
+        return await (sending if hop.seconds is None else in_time(sending, hop.seconds))
 
     async def _discard(self, outcome: Outcome) -> None:
         """Close the outcome's response, if it has one."""
@@ -247,7 +253,7 @@ class AsyncDriver:
         if response is None:
             return
         stream = response.stream  # not the response, which may be handed out with another one
-        if _running_loop() is not None:
+        if running_loop() is not None:
             await to_the_end(stream.aclose())
             return
         with anyio.CancelScope(shield=True):
@@ -255,75 +261,23 @@ class AsyncDriver:
 
     def _must_not_cancel(self, hop: Hop) -> bool:
         """A TLS handshake that is cancelled would leave its socket open, in both libraries."""
-        if self._wire is not None:
+        if self._wire is not None or (self._cancels_cleanly and not hop.origin.startswith("https")):
             return False
-        return (not self._cancels_cleanly or hop.origin.startswith("https")) and _running_loop() is not None
+        return running_loop() is not None
 
     def _guards(self) -> tuple[Guard, Guard]:
         """For reading a body, and for closing it."""
-        if self._closes_cleanly or _running_loop() is None:
+        if self._closes_cleanly or running_loop() is None:
             return directly, directly
         return (directly if self._cancels_cleanly else _read_to_the_end), to_the_end
 
     async def _straight(self, request: Any) -> Any:
         """For a request to a host that is not a pool's."""
-        return (await self._below()).straight(request) if self._given is None else self._given
-
-    async def _transport(self, origin: str, request: Any) -> Any:
-        """For a request to the endpoint at `origin`."""
-        inner = await self._below()
-        for unused in inner.swept():
-            await close_whatever_happens(unused)
-        return inner.of(origin, request)
-
-    async def _below(self) -> Any:
-        loop = _running_loop() or _NO_ASYNCIO
-        found = self._inner.get(loop)
-        if found is None:
-            inner = self._new(loop)
-            self._inner[loop] = found = inner, self._until_the_loop_ends(loop, inner)
-            await anext(found[1])
-        return found[0]
-
-    def _new(self, loop: Any) -> Any:
-        """What is below for one event loop: an Inner, or what stands for it."""
-        if self._wire is not None:
-            if loop is _NO_ASYNCIO:
-                raise RuntimeError('wire = "aiohttp" needs asyncio: on trio use wire = "default"')
-            return self._wire.AiohttpTransport(self.library, self._options)
-        make = Maker(self.library, "AsyncHTTPTransport", self._options, None if loop is _NO_ASYNCIO else network.use)
-        kind = partial(AsyncEndpointTransport, self.library.module)
-        return Inner(make, kind, shared=shares(self._options), clock=self._pools.clock)
-
-    async def _until_the_loop_ends(self, loop: Any, inner: Any) -> AsyncGenerator[None]:
-        """Event loops finish open generators before they end, so that connections are closed while they can be."""
-        try:
-            yield
-        finally:
-            self._inner.pop(loop, None)
-            for transport in inner.end():
-                await transport.aclose()
+        return (await self._loops.below()).straight(request) if self._given is None else self._given
 
     async def aclose(self) -> None:
         """Close the connections of the running event loop: those of others close when their loop ends."""
-        if self._given is not None:
-            await self._given.aclose()
-        elif found := self._inner.get(_running_loop() or _NO_ASYNCIO):
-            await found[1].aclose()
-
-
-def _wire(name: str, options: dict[str, Any]) -> Any:
-    """The module of a wire that is not the default one. It is imported when it is asked for."""
-    if name == "default":
-        return None
-    if name != "aiohttp":
-        raise ValueError(f'wire: expected "default" or "aiohttp", got {name!r}')
-    try:
-        module = import_module(".aiohttp_wire", __package__)
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError('wire = "aiohttp" needs: pip install unsticky[aiohttp]', name=error.name) from error
-    module.check(options)
-    return module
+        await (self._loops if self._given is None else self._given).aclose()
 
 
 def _waiting(options: dict[str, Any]) -> str:
@@ -332,20 +286,6 @@ def _waiting(options: dict[str, Any]) -> str:
         return "read"
     limits = options.get("limits")
     return "connect" if limits is None or limits.max_connections is None else "pool"
-
-
-class _NoAsyncio:
-    """Stands for trio's loop, of which a thread has one at a time."""
-
-
-_NO_ASYNCIO = _NoAsyncio()
-
-
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:  # trio
-        return None
 
 
 async def _read_to_the_end(coroutine: Coroutine[Any, Any, Any]) -> Any:
@@ -368,31 +308,3 @@ async def _started(reading: Guard, coroutine: Coroutine[Any, Any, Any]) -> Any:
 
 async def _close(response: Any) -> None:
     await response.aclose()
-
-
-def _close_dropped(loop: asyncio.AbstractEventLoop | None, body: OpenBody) -> None:
-    """Close a body whose response was dropped, in its own loop. Called by the garbage collector: takes no lock.
-
-    Where that loop is gone, or is trio's, only the lease is given back, and the connection goes with its transport.
-    """
-    if loop is None or loop.is_closed():
-        body.end()
-        return
-    try:
-        loop.call_soon_threadsafe(_start_closing, loop, body)
-    except RuntimeError:  # closed meanwhile
-        body.end()
-
-
-_closing: set[asyncio.Task[None]] = set()  # event loops keep weak references only
-
-
-def _start_closing(loop: asyncio.AbstractEventLoop, body: OpenBody) -> None:
-    task = loop.create_task(_end(body))
-    _closing.add(task)
-    task.add_done_callback(_closing.discard)
-
-
-async def _end(body: OpenBody) -> None:
-    if body.end():
-        await end(body)

@@ -25,7 +25,7 @@ class CallOptions:
     def read(cls, given: object) -> CallOptions:
         """Raises ValueError, with what is allowed."""
         if given is None:
-            return _DEFAULTS
+            return DEFAULTS
         if not isinstance(given, Mapping):
             raise ValueError(f'extensions["unsticky"]: expected a mapping, got {type(given).__name__}')
         return cls.checked(given, 'extensions["unsticky"]', '["{}"]')
@@ -61,5 +61,5 @@ class CallOptions:
 
 
 _CHOICES = ("retry", "idempotent", "hedge", "inbound", "fallback")
-_DEFAULTS = CallOptions()
+DEFAULTS = CallOptions()
 _NAMES = frozenset(field.name for field in fields(CallOptions))

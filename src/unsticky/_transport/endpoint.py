@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from functools import lru_cache, partial
 from types import ModuleType
 from typing import Any, Protocol
@@ -16,10 +16,6 @@ from .unobserved import to_the_end
 
 class Done(Protocol):
     def __call__(self, *, whole: bool) -> None: ...
-
-
-class AsyncDone(Protocol):
-    def __call__(self, *, whole: bool) -> Awaitable[None]: ...
 
 
 class EndpointTransport:
@@ -87,56 +83,61 @@ class AsyncEndpointTransport:
         self._stock = stock
 
     async def handle_async_request(self, request: Any) -> Any:
-        transport = self._stock.take()
+        stock = self._stock
+        transport = stock.take()
         try:
             response = await transport.handle_async_request(request)
         except BaseException:
-            await self._done(transport, whole=False)
+            await _give_back(stock, transport, whole=False)
             raise
         if response.is_closed:
-            await self._done(transport, whole=True)
+            await _give_back(stock, transport, whole=True)
         else:
-            response.stream = self._body(response.stream, partial(self._done, transport))
+            response.stream = self._body(response.stream, stock, transport)
         return response
 
-    async def _done(self, transport: Any, *, whole: bool) -> None:
-        if not self._stock.give_back(transport, whole=whole):
-            await close_whatever_happens(transport)
+
+async def _give_back(stock: Stock, transport: Any, *, whole: bool) -> None:
+    if not stock.give_back(transport, whole=whole):
+        await close_whatever_happens(transport)
 
 
-class _AsyncBody:
-    def __init__(self, stream: Any, done: AsyncDone) -> None:
+class AsyncBody:
+    """A response's body. Whoever reads `chunks` instead of the body itself says when that is `whole`."""
+
+    def __init__(self, stream: Any, stock: Stock, transport: Any) -> None:
         self._stream = stream
-        self._done: AsyncDone | None = done
-        self._whole = False
+        self._stock = stock
+        self._transport = transport
+        self.whole = False
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        return aiter(self._stream)
 
     def __aiter__(self) -> AsyncIterator[bytes]:
-        self._chunks = aiter(self._stream)
-        return _AsyncChunks(self._chunks, self._read)
-
-    def _read(self) -> None:
-        self._whole = True
+        return _AsyncChunks(self)
 
     async def aclose(self) -> None:
-        done, self._done = self._done, None
-        if done is None:
+        transport, self._transport = self._transport, None
+        if transport is None:
             return
         try:
             await self._stream.aclose()
         except BaseException:
-            await done(whole=False)
+            await _give_back(self._stock, transport, whole=False)
             raise
-        await done(whole=self._whole)
+        if not self._stock.give_back(transport, whole=self.whole):
+            await close_whatever_happens(transport)
 
 
 class _AsyncChunks:
     """No generator: it would have to be closed, and costs more."""
 
-    __slots__ = ("_chunks", "_ended")
+    __slots__ = ("_body", "_chunks")
 
-    def __init__(self, chunks: Any, ended: Callable[[], None]) -> None:
-        self._chunks = chunks
-        self._ended = ended
+    def __init__(self, body: AsyncBody) -> None:
+        self._body = body
+        self._chunks: Any = body.chunks()
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
@@ -145,7 +146,7 @@ class _AsyncChunks:
         try:
             chunk: bytes = await anext(self._chunks)
         except StopAsyncIteration:
-            self._ended()
+            self._body.whole = True
             raise
         return chunk
 
@@ -172,4 +173,4 @@ def _body_of(names: ModuleType) -> type[Any]:
 
 @lru_cache(maxsize=8)
 def _async_body_of(names: ModuleType) -> type[Any]:
-    return type("AsyncBody", (_AsyncBody, names.AsyncByteStream), {})
+    return type("AsyncBody", (AsyncBody, names.AsyncByteStream), {})

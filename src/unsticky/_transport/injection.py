@@ -9,7 +9,7 @@ import anyio
 
 from ..routing.call import Failure
 from ..routing.faults import Fault
-from .exchange import Hop
+from .hop import Hop
 
 _TEXTS = {
     Failure.CONNECT: "not connected",

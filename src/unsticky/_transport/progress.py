@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 _ORDER = {"pool": 1, "connect": 2, "write": 3, "read": 4}
+_UNLIMITED: dict[str, Any] = dict.fromkeys(("connect", "read", "write", "pool"))
 
 
 class Progress(dict[str, Any]):
@@ -40,6 +41,18 @@ class Progress(dict[str, Any]):
             self.phase = name
         return super().get(name, default)
 
+    def bound(self, seconds: float) -> None:
+        """No phase takes longer."""
+        for name in _UNLIMITED:
+            own = dict.get(self, name)
+            if own is None or own > seconds:
+                self[name] = seconds
+
+    def restore(self, timeouts: dict[str, Any]) -> None:
+        """Phases that were bounded take what they do in `timeouts`."""
+        self.update(_UNLIMITED)
+        self.update(timeouts)
+
     def guarded(self, names: ModuleType, stream: Any) -> Any:
         """The caller's body, until `abandon`. Bytes are as they are."""
         if isinstance(stream, names.ByteStream):
@@ -52,6 +65,10 @@ class Progress(dict[str, Any]):
         self._stop = error
         if self._body is not None:
             self._body.abandon(error)
+
+
+def sooner(seconds: float | None, other: float) -> float:
+    return other if seconds is None or seconds > other else seconds
 
 
 class _Body:

@@ -14,8 +14,9 @@ from ..routing.call import Failure, Outcome
 from ..routing.call_failed import CallFailed
 from ..routing.classify import failed_attempt
 from ..routing.failover_options import FallbackOptions
+from ..telemetry.attributes import standard_method
 from ..telemetry.log import pool_line
-from ..telemetry.otel import pool_event, span_ids, standard_method
+from ..telemetry.otel import pool_event, span_ids
 from .exchange import Exchange
 
 _log = logging.getLogger("unsticky.routing")

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from ..errors import ClientDisconnected
 from ..routing.call import Lease
+from .endpoint import AsyncBody
 
 Guard = Callable[[Coroutine[Any, Any, Any]], Awaitable[Any]]
 
@@ -76,22 +77,11 @@ class AsyncLeasedStream:
         self.reading = reading
         self._closing = closing
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        body, reading = self._body, self.reading
-        body.iterator = iterator = aiter(body.stream)
-        try:
-            if reading is directly:
-                async for chunk in iterator:
-                    yield chunk
-                return
-            while (chunk := await reading(_read(iterator))) is not None:
-                yield chunk
-        except ClientDisconnected:  # says nothing about the endpoint
-            raise
-        except Exception:
-            body.lease.body_failed()
-            await self.aclose()
-            raise
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        body = self._body
+        below = body.stream if isinstance(body.stream, AsyncBody) else None
+        body.iterator = iterator = aiter(body.stream) if below is None else below.chunks()
+        return _LeasedChunks(self, body.lease, iterator, below)
 
     async def aclose(self) -> None:
         if self._body.end():
@@ -102,6 +92,44 @@ class AsyncLeasedStream:
         if not self._body.closed:
             self._body.lease.release()
             self._dropped(self._body)
+
+
+class _LeasedChunks:
+    """Reads a body; when it breaks off its lease is told. No generator: it costs more, and would have to be closed."""
+
+    __slots__ = ("_below", "_iterator", "_lease", "_reading", "_stream")
+
+    def __init__(
+        self, stream: AsyncLeasedStream, lease: Lease, iterator: AsyncIterator[bytes], below: AsyncBody | None
+    ) -> None:
+        """`below`: whose chunks they are."""
+        self._stream = stream  # which is not dropped while it is read
+        self._lease = lease
+        self._iterator = iterator
+        self._reading = stream.reading
+        self._below = below
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            if self._reading is directly:
+                return await anext(self._iterator)
+            chunk: bytes | None = await self._reading(_read(self._iterator))
+        except StopAsyncIteration:
+            chunk = None
+        except ClientDisconnected:  # says nothing about the endpoint
+            raise
+        except Exception:
+            self._lease.body_failed()
+            await self._stream.aclose()  # a caller that lets the error go does not
+            raise
+        if chunk is not None:
+            return chunk
+        if self._below is not None:
+            self._below.whole = True
+        raise StopAsyncIteration
 
 
 class Opened(Protocol):

@@ -11,12 +11,13 @@ from typing import Any, ClassVar
 
 from ..pools import Pools, Served
 from ..routing.call import Attempt, Outcome, Read, Send, Wait
-from ..telemetry.otel import traced_above
+from ..telemetry.contexts import AS_IT_IS, traced_above
 from ..worker import Hold, in_forked_children, worker
 from .beginnings import Beginning, worth_reading
 from .connections import Inner, Maker, shares
 from .endpoint import EndpointTransport
 from .exchange import Exchange
+from .hop import Hop
 from .injection import injected
 from .library import Library
 from .rescue import Elsewhere, rescue, tell
@@ -120,14 +121,16 @@ class SyncDriver:
             if (first := exchange.served.first) is not None and first.pending:
                 first.wait(exchange.deadline)
             command = exchange.step(None)
-            while isinstance(command, (Send, Wait, Read)):
+            while True:
                 outcome = None
                 if isinstance(command, Send):
                     outcome = self._send(exchange, command.attempt)
+                elif isinstance(command, Wait):
+                    time.sleep(command.seconds)  # noqa: TID251 - drivers sleep
                 elif isinstance(command, Read):
                     outcome = self._read(exchange, command)
                 else:
-                    time.sleep(command.seconds)  # noqa: TID251 - drivers sleep
+                    break
                 command = exchange.step(outcome)
                 if outcome is not None and command is not outcome and not isinstance(command, Read):
                     _discard(outcome)
@@ -165,17 +168,24 @@ class SyncDriver:
 
     def _send(self, exchange: Exchange, attempt: Attempt) -> Outcome:
         hop = exchange.hop(attempt)
+        attached = hop.span.sending()
         try:
-            with hop.span.sending():
-                response = None if exchange.pool.faults is None else injected(hop)
-                if response is None:
-                    response = self._transport(hop.origin, hop.request).handle_request(hop.request)
+            if attached is AS_IT_IS:
+                response = self._response(exchange, hop)
+            else:
+                with attached:
+                    response = self._response(exchange, hop)
         except Exception as error:
             return hop.failed(error)
         except BaseException:
             hop.span.cancelled()
             raise
         return hop.responded(response)
+
+    def _response(self, exchange: Exchange, hop: Hop) -> Any:
+        if exchange.pool.faults is not None and (response := injected(hop)) is not None:
+            return response
+        return self._transport(hop.origin, hop.request).handle_request(hop.request)
 
     def _straight(self, request: Any) -> Any:
         """For a request to a host that is not a pool's."""

@@ -51,26 +51,44 @@ async def in_time(coroutine: Coroutine[Any, Any, T], seconds: float | None) -> T
     """The coroutine's result, or None: it is cancelled when `seconds` passed first."""
     if seconds is None:
         return await coroutine
-    if not on_asyncio():
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:  # trio
         with anyio.move_on_after(seconds):
             return await coroutine
         return None
-    timer = asyncio.timeout(seconds)  # takes half the time of anyio's, and no call goes without
+    timer = _Timer(loop, seconds)
     try:
-        async with timer:
-            return await coroutine
-    except TimeoutError:
-        if not timer.expired():  # it is the coroutine's own
-            raise
-        return None
+        result = await coroutine
+    except BaseException as error:
+        if timer.end() and isinstance(error, asyncio.CancelledError):
+            return None
+        raise
+    timer.end()
+    return result
 
 
-def on_asyncio() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:  # trio
-        return False
-    return True
+class _Timer:
+    """What asyncio.timeout does, in a third of its time: no call goes without."""
+
+    __slots__ = ("_expired", "_handle", "_requests", "_task")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._task = task
+        self._requests = task.cancelling()
+        self._expired = False
+        self._handle = loop.call_later(seconds, self._expire)
+
+    def _expire(self) -> None:
+        self._expired = True
+        self._task.cancel()
+
+    def end(self) -> bool:
+        """Whether it cancelled the task, and nobody else did."""
+        self._handle.cancel()
+        return self._expired and self._task.uncancel() <= self._requests
 
 
 def _started(coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:

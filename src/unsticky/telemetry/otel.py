@@ -6,11 +6,9 @@ An attempt's span ends at the response's headers, as does its duration: reading 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
 from functools import lru_cache
-from urllib.parse import urlsplit
 
 from opentelemetry import context, metrics, propagate, trace
 from opentelemetry.baggage.propagation import W3CBaggagePropagator
@@ -21,22 +19,12 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from .. import __version__
 from ..clock import Clock
 from ..routing.call import Endpoint
+from .attributes import METHODS, Attributes, Traced, attributes_of, qualified_name
+from .contexts import AS_IT_IS, below, told_above, untouched
 
 _SCHEMA = "https://opentelemetry.io/schemas/1.44.0"
 _OURS = 2  # keys that an attempt's context has: its span, and the one below. More may be baggage.
-_METHODS = frozenset({"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"})
-_PORTS = {"http": 80, "https": 443}
-_SUPPRESSES_BELOW = "opentelemetry.instrumentation.requests"  # what is below its span, which is ours to add to
-_INSTRUMENTATIONS = ("opentelemetry.instrumentation.httpx", _SUPPRESSES_BELOW)  # the scopes of their spans
 
-# Both keys are private names of the API; without them, spans double up beside contrib's class-level instrumentation.
-_SUPPRESS_HTTP = getattr(context, "_SUPPRESS_HTTP_INSTRUMENTATION_KEY", "suppress_http_instrumentation")
-_SUPPRESS_ALL = getattr(context, "_SUPPRESS_INSTRUMENTATION_KEY", "suppress_instrumentation")
-
-_USER = re.compile(r"(?<=://)[^/?#@]*@")
-_SIGNATURES = re.compile(
-    r"(?<=[?&])(X-Amz-(?:Signature|Credential|Security-Token)|AWSAccessKeyId|Signature|sig|X-Goog-Signature)=[^&#]*"
-)
 
 _tracer = trace.get_tracer("unsticky", __version__, schema_url=_SCHEMA)
 meter = metrics.get_meter("unsticky", __version__, schema_url=_SCHEMA)
@@ -62,51 +50,41 @@ _violations = meter.create_counter(
     description="Times that the guard told of state that stays in this process, by stateless.kind and verdict.",
 )
 
-Attributes = dict[str, str | int | float | bool]
-
-
-@dataclass(slots=True)
-class Traced:
-    """What spans say of one attempt. `url` is absolute; `host` is the Host header that is sent.
-
-    Made anew for each attempt, so that it is not frozen: see `routing.call`.
-    """
-
-    pool: str
-    method: str
-    url: str
-    host: str
-    resend_count: int  # 0 for the first time that this request is sent
-    rule: str | None = None  # the rule that sent the call there
-    hedge: bool = False  # sent beside another attempt
-
 
 class AttemptSpan:
-    """The span of one attempt. Exactly one of `responded`, `failed`, `cancelled` ends it."""
+    """The span of one attempt. Exactly one of `responded`, `failed`, `cancelled` ends it.
 
-    __slots__ = ("_clock", "_context", "_metric", "_span", "_started")
+    Inside `with` it is current, and contrib's instrumentation of the transport below adds no other.
+    """
+
+    __slots__ = ("_clock", "_context", "_metric", "_span", "_started", "_token")
 
     def __init__(self, traced: Traced, endpoint: Endpoint, clock: Clock) -> None:
-        attributes, self._metric = _attributes(traced, endpoint)
-        method = traced.method
+        attributes, self._metric = attributes_of(traced, endpoint)
+        method, current = traced.method, context.get_current()
         self._clock = clock
         self._started = clock.monotonic()
-        self._span = _tracer.start_span(
-            method if method in _METHODS else "HTTP", kind=SpanKind.CLIENT, attributes=attributes
+        self._span = span = _tracer.start_span(
+            method if method in METHODS else "HTTP", current, SpanKind.CLIENT, attributes
         )
-        # One context for what is sent on and for what runs below, where contrib's instrumentation must add no span.
-        self._context = context.set_value(_SUPPRESS_HTTP, True, trace.set_span_in_context(self._span))
+        # One context for what is sent on and for what runs below.
+        self._context = below(current, span)
 
     def headers(self) -> dict[str, str]:
         """What the configured propagator wants this attempt, and no other, to carry."""
-        found = self._span.get_span_context()
-        if found.trace_state or not found.is_valid or len(self._context) > _OURS or not _sends_w3c():
+        trace_id, span_id, _, flags, state, valid = self._span.get_span_context()  # a tuple: properties take longer
+        if state or not valid or len(self._context) > _OURS or not _sends_w3c():
             return _injected(self._context)
-        return {"traceparent": f"00-{found.trace_id:032x}-{found.span_id:016x}-{found.trace_flags:02x}"}
+        return {"traceparent": f"00-{trace_id:032x}-{span_id:016x}-{flags:02x}"}
 
-    def sending(self) -> Attached:
-        """Make the span current, and keep contrib's instrumentation of the transport below from adding another."""
-        return Attached(self._context)
+    def sending(self) -> AbstractContextManager[None]:
+        return self
+
+    def __enter__(self) -> None:
+        self._token = context.attach(self._context)
+
+    def __exit__(self, *_: object) -> None:
+        context.detach(self._token)
 
     def responded(self, status: int, version: str) -> None:
         """Response headers came; `version` is the protocol's, such as "1.1"."""
@@ -118,17 +96,17 @@ class AttemptSpan:
             if status >= 400:
                 seen["error.type"] = str(status)
             span.set_attributes(seen)
-            self._metric = self._metric | seen
-        self._end()
+            self._end(seen)
+        else:
+            span.end()
 
     def failed(self, error: BaseException) -> None:
         """No response. The error's text may hold user data, so that its type alone is recorded."""
         name = qualified_name(error)
-        self._metric = self._metric | {"error.type": name}
         if self._span.is_recording():
             self._span.set_attribute("error.type", name)
         self._span.set_status(StatusCode.ERROR)
-        self._end()
+        self._end({"error.type": name})
 
     def faulted(self, fault: str) -> None:
         """It waits ("delay") or fails ("abort") on purpose."""
@@ -137,11 +115,12 @@ class AttemptSpan:
     def cancelled(self) -> None:
         """The caller went away, or another attempt was quicker, which is no error of this one."""
         self._span.set_attribute("unsticky.cancelled", True)
-        self._end()
+        self._end({})
 
-    def _end(self) -> None:
+    def _end(self, seen: Attributes) -> None:
         if _metered():
-            _duration.record(max(self._clock.monotonic() - self._started, 0.0), self._metric, self._context)
+            seconds = max(self._clock.monotonic() - self._started, 0.0)
+            _duration.record(seconds, {**self._metric, **seen}, self._context)
         self._span.end()
 
 
@@ -153,8 +132,8 @@ class Untraced:
     def headers(self) -> dict[str, str]:
         return {}  # whoever made the span above has put its context into the request's headers
 
-    def sending(self) -> Attached:
-        return _AS_IT_IS if context.get_value(_SUPPRESS_HTTP) else suppressed()
+    def sending(self) -> AbstractContextManager[None]:
+        return untouched()
 
     def responded(self, status: int, version: str) -> None: ...
 
@@ -177,8 +156,8 @@ class Unrecorded(Untraced):
         current = context.get_current()
         return _injected(current) if current or not _sends_w3c() else {}
 
-    def sending(self) -> Attached:
-        return _AS_IT_IS
+    def sending(self) -> AbstractContextManager[None]:
+        return AS_IT_IS
 
 
 UNRECORDED = Unrecorded()
@@ -250,72 +229,12 @@ class AttemptEvent(Untraced):
         self._span.add_event("unsticky.attempt", {**self._attributes, key: value})
 
 
-class Attached:
-    """A context that is current inside `with`."""
-
-    __slots__ = ("_context", "_token")
-
-    def __init__(self, attached: Context) -> None:
-        self._context = attached
-
-    def __enter__(self) -> None:
-        self._token = context.attach(self._context)
-
-    def __exit__(self, *_: object) -> None:
-        context.detach(self._token)
-
-
-class _AsItIs(Attached):
-    """The context that is current anyway."""
-
-    def __init__(self) -> None: ...
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, *_: object) -> None: ...
-
-
-_AS_IT_IS = _AsItIs()
-
-
-def suppressed() -> Attached:
-    """No spans for the HTTP requests inside: health checks are no one's call."""
-    return Attached(context.set_value(_SUPPRESS_HTTP, True))
-
-
 def start_attempt(traced: Traced, endpoint: Endpoint, clock: Clock, *, above: bool) -> AttemptSpan | Untraced:
     """The span of an attempt; where `above` says that there must be none, an event of the span that is there."""
     if not above:
         return AttemptSpan(traced, endpoint, clock)
-    span = trace.get_current_span()
-    told = span.is_recording() and (not _is_suppressed() or _scope(span) == _SUPPRESSES_BELOW)
-    return AttemptEvent(traced, endpoint, span) if told else UNTRACED
-
-
-def traced_above(transport: object, method: str) -> bool:
-    """Whether contrib's instrumentation wraps this call already, or instrumentation is suppressed.
-
-    `instrument_client` replaces `method` on the transport object with a wrapper. Where it wraps a transport around
-    ours, its span is the current one.
-    """
-    if hasattr(vars(transport).get(method), "__wrapped__"):
-        return True
-    if not context.get_current():  # neither a span nor a wish
-        return False
-    if _is_suppressed():
-        return True
-    span = trace.get_current_span()
-    return _scope(span) in _INSTRUMENTATIONS and span.is_recording()
-
-
-def _scope(span: Span) -> str | None:
-    """The name of the library that made a span."""
-    scope = getattr(span, "instrumentation_scope", None)
-    return None if scope is None else str(scope.name)
-
-
-def _is_suppressed() -> bool:
-    return bool(context.get_value(_SUPPRESS_HTTP) or context.get_value(_SUPPRESS_ALL))
+    span = told_above()
+    return UNTRACED if span is None else AttemptEvent(traced, endpoint, span)
 
 
 def pool_event(pool: str, event: str, details: Mapping[str, str | int | float | bool]) -> None:
@@ -325,11 +244,6 @@ def pool_event(pool: str, event: str, details: Mapping[str, str | int | float | 
     if span.is_recording():
         span.add_event(f"unsticky.{event}", attributes)
     _pool_events.add(1, {"unsticky.pool": pool, "unsticky.event": event})
-
-
-def standard_method(method: str) -> str:
-    """`method`, or "_OTHER" if it is none of those that everybody has: what a program makes up may be anything."""
-    return method if method in _METHODS else "_OTHER"
 
 
 def span_ids() -> tuple[str | None, str | None]:
@@ -369,63 +283,3 @@ def _add_session_event(name: str, seconds: float, attributes: Attributes) -> Non
     span = trace.get_current_span()
     if span.is_recording():
         span.add_event(f"unsticky.session.{name}", {"unsticky.session.duration": seconds, **attributes})
-
-
-def redacted(url: str) -> str:
-    """`url` without user, password and the values of signature parameters."""
-    if "@" in url:
-        url = _USER.sub("REDACTED:REDACTED@", url)
-    return _SIGNATURES.sub(r"\1=REDACTED", url) if "?" in url else url
-
-
-def qualified_name(error: BaseException) -> str:
-    kind = type(error)
-    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-
-
-@lru_cache(maxsize=4096)
-def server(scheme: str, authority: str) -> tuple[str, int]:
-    """Host without brackets, and port, of a Host header."""
-    try:
-        parts = urlsplit(f"//{authority}")
-        return parts.hostname or authority, parts.port or _PORTS.get(scheme, 0)
-    except ValueError:  # the caller's own Host header may be anything
-        return authority, _PORTS.get(scheme, 0)
-
-
-def _attributes(traced: Traced, endpoint: Endpoint) -> tuple[Attributes, Attributes]:
-    """Of the span, all at its creation because samplers decide by them, and of the metric."""
-    scheme = traced.url.partition("://")[0]
-    fixed, metric = _fixed(traced.pool, traced.method, scheme, traced.host, endpoint)
-    span = {**fixed, "url.full": redacted(traced.url)}
-    if traced.resend_count:
-        span["http.request.resend_count"] = traced.resend_count
-    if traced.hedge:
-        span["unsticky.hedge"] = True
-    if traced.rule is not None:
-        span["unsticky.rule"] = traced.rule
-    return span, metric
-
-
-@lru_cache(maxsize=4096)
-def _fixed(pool: str, method: str, scheme: str, host: str, endpoint: Endpoint) -> tuple[Attributes, Attributes]:
-    """What is the same for all such attempts. Nobody changes them."""
-    known = method if method in _METHODS else "_OTHER"
-    address, port = server(scheme, host)
-    peer, peer_port = server(endpoint.url.partition("://")[0], endpoint.address)
-    metric: Attributes = {"http.request.method": known, "server.address": address, "server.port": port}
-    span: Attributes = {
-        **metric,
-        "network.peer.address": peer,
-        "network.peer.port": peer_port,
-        "peer.service": pool,
-        "unsticky.pool": pool,
-        "unsticky.endpoint": endpoint.address,
-    }
-    if known == "_OTHER":
-        span["http.request.method_original"] = method
-    if endpoint.priority:
-        span["unsticky.endpoint.priority"] = endpoint.priority
-    if endpoint.locality is not None:
-        span["unsticky.endpoint.locality"] = endpoint.locality
-    return span, metric

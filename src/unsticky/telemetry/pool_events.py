@@ -18,8 +18,9 @@ from ..routing.events import (
     Returned,
 )
 from ..routing.pool import Pool
+from .attributes import Attributes
 from .log import pool_line
-from .otel import Attributes, pool_event
+from .otel import pool_event
 
 
 def report(pool: Pool) -> None:

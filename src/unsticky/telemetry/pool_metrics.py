@@ -19,7 +19,8 @@ from ..routing.endpoint import EndpointState
 from ..routing.pool import Pool
 from ..routing.tally import GONE, Tally
 from ..worker import in_forked_children
-from .otel import Attributes, meter
+from .attributes import Attributes
+from .otel import meter
 
 MOST_ENDPOINTS = 100  # of a pool, that have picks of their own
 Value = Mapping[str, int] | int
