@@ -16,9 +16,11 @@ from support.ports import free_port
 from support.tls import CERTIFICATE, tls_endpoint
 from support.upstream import Upstream, upstream, upstreams
 from support.waiting import eventually
+from unsticky import probes
 from unsticky.errors import SettingsError
 from unsticky.pools import Pools
 from unsticky.routing.call import Endpoint
+from unsticky.routing.health import CheckResult
 from unsticky.worker import worker
 
 
@@ -205,3 +207,22 @@ def test_nobody_there() -> None:
     with probing([f"http://127.0.0.1:{free_port()}"], path="/") as pools:
         eventually(lambda: verdicts(pools) == [False])
     assert not worker.running
+
+
+def test_an_error_that_nobody_thought_of_is_a_failed_check(
+    one: Upstream, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The endpoint is called unhealthy instead of staying unknown, and the log says so once, with the traceback."""
+
+    def judged(*_: object) -> CheckResult:
+        raise LookupError("of a check")
+
+    monkeypatch.setattr(probes, "judged", judged)
+    probes._log_once.cache_clear()
+    with caplog.at_level("ERROR", "unsticky.routing"), probing([one.url], path="/") as pools:
+        eventually(lambda: verdicts(pools) == [False])
+        eventually(lambda: one.seen()["requests"] > 3)
+    told = [record for record in caplog.records if "health check" in record.getMessage()]
+    assert len(told) == 1
+    assert "LookupError" in told[0].getMessage()
+    assert told[0].exc_info

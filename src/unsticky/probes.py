@@ -19,6 +19,7 @@ from .routing.health import GOOD, MOST_BODY, CheckResult, checked, judged, pause
 from .routing.options import HealthOptions, PoolOptions
 from .routing.pool import Pool
 from .telemetry.contexts import suppressed
+from .telemetry.log import log
 from .telemetry.pool_events import report
 from .worker import Holds, worker
 
@@ -121,8 +122,20 @@ async def check(endpoint: Endpoint, options: HealthOptions) -> CheckResult:
             if options.type == "tcp":
                 return await _connected(host, port)
             return await _answered(origin, options, endpoint.host)
-    except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, OSError, ValueError) as error:
+    except _EXPECTED as error:
         return CheckResult(False, reason=_reason(error, options.timeout))
+    except Exception as error:  # "unknown" counts as healthy, and would stay so for ever
+        _log_once(type(error).__name__)
+        return CheckResult(False, reason=type(error).__name__)
+
+
+_EXPECTED = (httpx.HTTPError, httpx.InvalidURL, TimeoutError, OSError, ValueError)
+
+
+@cache
+def _log_once(kind: str) -> None:
+    """Checks are repeated, as often as every few milliseconds: a kind of error is told once in a process."""
+    log.exception("a health check failed in an unexpected way (%s), which counts as a failed check", kind)
 
 
 def _reason(error: Exception, seconds: float) -> str:
