@@ -71,6 +71,7 @@ _ADDED = (layers.POOL, layers.NEW_URL, layers.SYNC_POOL, layers.RETRIES, layers.
 
 def _layers(figures: Figures) -> Iterator[Table]:
     yield Table("Over a transport that answers at once", ["", "us CPU per call"], _rows(figures["layers"], _ADDED))
+    yield _functions("The same in functions that a call calls", figures["layers, functions"])
 
 
 def _tracing(figures: Figures) -> Iterator[Table]:
@@ -92,10 +93,15 @@ def _calls(figures: Figures) -> Iterator[Table]:
 def _flat(figures: Figures) -> Iterator[Table]:
     title = f"As calls and endpoints grow ({wires.CONCURRENT} calls, 3 endpoints)"
     yield Table(title, ["", "us CPU per call", "beside the first"], _growth_rows(figures["flat"]))
+    yield _functions("Functions that a call calls, as endpoints grow", figures["flat, functions"])
 
 
 def _sidecar(figures: Figures) -> Iterator[Table]:
     yield Table("One call after the other", ["", "p50, us"], _rows(figures["sidecar"]))
+
+
+def _functions(title: str, found: dict[str, float]) -> Table:
+    return Table(title, ["", "Python's and C's"], [[name, f"{count:.0f}"] for name, count in found.items()])
 
 
 def _rows(found: dict[str, float], added: object = ()) -> list[list[str]]:

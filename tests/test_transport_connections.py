@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Generator
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from support.pools import LIBRARIES, both, pools_over
 from support.speaker import speaker
 from support.upstream import Upstream, upstream, upstreams
 from support.waiting import eventually
-from unsticky._transport.connections import OneEach, OneForAll
+from unsticky._transport.connections import KEEP, SWEEP, Maker, OneEach, OneForAll
 from unsticky.pools import Pools
 from unsticky.testing import FakeClock
 
@@ -49,6 +50,16 @@ def test_one_transport_for_all() -> None:
     assert stock.take() == "b"
     assert stock.end() == ["b"]
     assert not stock.give_back("b", whole=True)
+
+
+@pytest.mark.parametrize("name", ["HTTPTransport", "AsyncHTTPTransport"])
+@both
+def test_how_long_a_connection_rests(library: str, name: str) -> None:
+    """Until it is swept, unless the caller has it otherwise: those of a peak of calls are not made anew."""
+    ours = import_module(f"unsticky.{library}").PoolTransport.library
+    assert Maker(ours, name, {})(secure=False)()._pool._keepalive_expiry == KEEP >= 2 * SWEEP
+    limits = LIBRARIES[library].Limits(keepalive_expiry=2)
+    assert Maker(ours, name, {"limits": limits})(secure=False)()._pool._keepalive_expiry == 2
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from httpx_retries import RetryTransport
 from opentelemetry import context
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt
 
+from routing_costs.functions import functions
 from routing_costs.measure import Effort, Figures, Work, interleaved, least
 from routing_costs.nothing import answered_at_once
 from unsticky import Pools
@@ -44,6 +45,7 @@ def untraced() -> Generator[None]:
 def run(effort: Effort, figures: Figures) -> None:
     with answered_at_once(), untraced(), Pools.from_settings(SETTINGS) as pools:
         figures["layers"] = asyncio.run(_measured(pools, effort))
+        figures["layers, functions"] = {POOL: asyncio.run(_functions(pools))}
     counted = counting.measure(rounds=max(1, effort.rounds // 20), calls=2000)
     figures["layers"][COUNTS] = counted["counted, with a retry"] / 1000
 
@@ -66,6 +68,12 @@ async def _measured(pools: Pools, effort: Effort) -> dict[str, float]:
                 Work("new URL alone", _calls(bare, new=True)),
             ]
             return _added(least(await interleaved(works, effort, "layers")))
+
+
+async def _functions(pools: Pools) -> float:
+    """What the pool adds to the client."""
+    async with httpx.AsyncClient() as bare, pools.async_client() as pooled:
+        return await functions(_calls(pooled)) - await functions(_calls(bare))
 
 
 def _added(best: dict[str, float]) -> dict[str, float]:

@@ -6,11 +6,14 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import count, cycle
+from operator import truediv
+from statistics import median
 from typing import Any
 
 import aiohttp
 import httpx
 
+from routing_costs.functions import functions
 from routing_costs.measure import Effort, Figures, Work, interleaved, middle
 from routing_costs.upstream import Upstreams, upstreams
 from unsticky import Pools
@@ -58,9 +61,14 @@ _WIDE = httpx.Limits(max_connections=256, max_keepalive_connections=256)
 
 
 async def _connects(servers: Upstreams, get: Get, amount: int) -> float:
-    """New connections per call, of a client that was at it already."""
+    """New connections per call, of a client that was at it already.
+
+    That is steady when no endpoint gets more calls at once than ever before: which of them are busy is chance, so that
+    twice as many calls at a time go first.
+    """
     run = concurrently(get, CONCURRENT)
-    await run(2 * amount)  # to have as many connections as 64 calls at a time ever need
+    await concurrently(get, 2 * CONCURRENT)(amount)
+    await run(amount)
     before = await asyncio.to_thread(servers.accepted)
     await run(amount)
     return (await asyncio.to_thread(servers.accepted) - before) / amount
@@ -69,7 +77,7 @@ async def _connects(servers: Upstreams, get: Get, amount: int) -> float:
 async def _growing(servers: Upstreams, effort: Effort, figures: Figures) -> None:
     """Connections that wait for their client's turn are kept: five seconds are soon over on a busy machine."""
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=60)
-    figures["flat"] = {}
+    figures["flat"], figures["flat, functions"] = {}, {}
     for wire in ("default", "aiohttp"):
         async with AsyncExitStack() as stack:
             gets = {}
@@ -78,14 +86,22 @@ async def _growing(servers: Upstreams, effort: Effort, figures: Figures) -> None
                 gets[n] = await stack.enter_async_context(one)
             works = [Work(f"{wire}, {endpoints(n)}", concurrently(get, CONCURRENT)) for n, get in gets.items()]
             figures["flat"] |= await _steady(works, effort)
+            figures["flat, functions"] |= {work.name: await functions(work.run) for work in works}
             works = [Work(f"{wire}, {calls(n)}", concurrently(gets[3], n)) for n in NUMBERS]
             figures["flat"] |= await _steady(works, effort)
 
 
 async def _steady(works: list[Work], effort: Effort) -> dict[str, float]:
+    """The first in microseconds, and the others by what they take beside it in the same round.
+
+    A slow phase of the machine is longer than a round, and makes all of it slower.
+    """
     for work in works:
         await work.run(int(effort.slice * 10_000))  # to have the connections that it needs
-    return middle(await interleaved(works, effort, "flat"))
+    taken = await interleaved(works, effort, "flat")
+    first = taken[works[0].name].cpu
+    times = {name: median(map(truediv, one.cpu, first)) for name, one in taken.items()}
+    return {name: median(first) * more for name, more in times.items()}
 
 
 def endpoints(number: int) -> str:

@@ -20,7 +20,10 @@ from typing import Any, Protocol
 from ..clock import Clock
 from .library import Library
 
-SWEEP = 10.0  # seconds; a connection that was not used for one to two of them is closed: httpx keeps one for 5
+SWEEP = 10.0  # seconds; a connection that was not used for one to two of them is closed
+# And is not used again after that. Not httpx's 5: of connections that a peak of calls opens, the last ones rest for
+# longer than that between two peaks, so that under steady load calls would go on connecting.
+KEEP = 2 * SWEEP
 
 
 class Stock(Protocol):
@@ -219,7 +222,7 @@ class Maker:
         self._create_context = library.module.create_ssl_context
         self._kind = getattr(library.module, name)
         self._tls = {key: value for key, value in options.items() if key in _OF_TLS}
-        limits = library.module.Limits(max_connections=None, max_keepalive_connections=None)
+        limits = library.module.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=KEEP)
         self._others = {"limits": limits, **{key: value for key, value in options.items() if key not in _OF_TLS}}
         self._context: SSLContext | None = None
         self._no_context = SSLContext(PROTOCOL_TLS_CLIENT)  # trusts nobody, and is never used
