@@ -125,3 +125,52 @@ def test_what_the_wire_can_not_do(client: str) -> None:
         pools.client(limits=names.Limits(max_connections=1)).close()
     with pytest.raises(SettingsError, match="wire"):
         Pools.from_settings({**settings, "wire": "tin"})
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nab"])
+@wires
+def test_an_upload_that_is_given_up_does_not_linger(library: str, answer: bytes) -> None:
+    """Its connection is cut at once, before an answer or during one: what is not sent yet is not sent to the end."""
+    size, received = 50_000_000, 0
+    begun, go_on, ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal received
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        begun.set()
+        await go_on.wait()
+        try:
+            while part := await reader.read(1_000_000):
+                received += len(part)
+        except ConnectionError:
+            pass
+        finally:
+            ended.set()
+            writer.transport.abort()
+
+    async def parts() -> AsyncGenerator[bytes]:
+        yield b"x" * size
+
+    async def upload(client: Any) -> None:
+        async with client.stream("POST", "http://catalog/", content=parts()) as response:
+            await response.aread()
+
+    async def main() -> None:
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        async with server:
+            url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+            with pools_over(library, [url], retry={"attempts": 1}) as pools:
+                async with pools.async_client() as client:
+                    task = asyncio.create_task(upload(client))
+                    await begun.wait()
+                    await asyncio.sleep(0.1)  # by now all buffers on the way are full
+                    task.cancel()
+                    await asyncio.wait([task])
+                    assert task.cancelled()
+                    go_on.set()
+                    await asyncio.wait_for(ended.wait(), 30)
+                assert in_flight(pools) == 0
+
+    asyncio.run(main())
+    assert received < size

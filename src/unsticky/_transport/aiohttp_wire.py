@@ -18,12 +18,11 @@ from aiohttp.hdrs import ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, USER_AGENT
 from multidict import CIMultiDict
 from yarl import URL
 
+from .connections import KEEP
 from .library import Library
 
 _OWN_HEADERS = (ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, USER_AGENT)
 _TLS = ("verify", "cert", "trust_env")
-_KEEP = 5.0  # seconds, as httpx
-_timeouts: ContextVar[Any] = ContextVar("unsticky.aiohttp_wire.timeouts", default={})  # noqa: B039 - read only
 
 
 def check(options: dict[str, Any]) -> None:
@@ -36,6 +35,19 @@ def check(options: dict[str, Any]) -> None:
             raise ValueError(f'{name}: not possible with wire = "aiohttp", use wire = "default"')
 
 
+class _Sending:
+    """A request on its way: what asks for its timeouts, and the connection that it got."""
+
+    __slots__ = ("connected", "timeouts")
+
+    def __init__(self, timeouts: Any) -> None:
+        self.timeouts = timeouts
+        self.connected: asyncio.Transport | None = None
+
+
+_sending: ContextVar[_Sending] = ContextVar("unsticky.aiohttp_wire.sending")
+
+
 class AiohttpTransport:
     """The innermost hop of one event loop, for all endpoints."""
 
@@ -43,7 +55,7 @@ class AiohttpTransport:
         self._names = library.module
         context = library.module.create_ssl_context(**{key: options[key] for key in _TLS if key in options})
         limits = options.get("limits")
-        keep = _KEEP if limits is None else limits.keepalive_expiry
+        keep = KEEP if limits is None else limits.keepalive_expiry
         connector = _Connector(limit=0, ssl=context, keepalive_timeout=keep)
         self._session = aiohttp.ClientSession(
             connector=connector,
@@ -58,14 +70,18 @@ class AiohttpTransport:
     async def handle_async_request(self, request: Any) -> Any:
         timeouts = request.extensions.get("timeout") or {}
         body = _Upload(request.stream) if not isinstance(request.stream, self._names.ByteStream) else None
-        token = _timeouts.set(timeouts)
+        sending = _Sending(timeouts)
+        token = _sending.set(sending)
         try:
             response = await self._send(request, timeouts, b"".join(request.stream) if body is None else body.parts())
-        except Exception as error:
-            raise _mapped(self._names, body.error if body and body.error else error) from error
+        except BaseException as error:
+            _do_not_linger(sending.connected)
+            if isinstance(error, Exception):
+                raise _mapped(self._names, body.error if body and body.error else error) from error
+            raise
         finally:
-            _timeouts.reset(token)
-        return self._response(response, timeouts)
+            _sending.reset(token)
+        return self._response(response, sending)
 
     async def _send(self, request: Any, timeouts: Any, body: Any) -> aiohttp.ClientResponse:
         return await self._session.request(
@@ -78,14 +94,14 @@ class AiohttpTransport:
             timeout=_timeout(timeouts),
         )
 
-    def _response(self, response: aiohttp.ClientResponse, timeouts: Any) -> Any:
+    def _response(self, response: aiohttp.ClientResponse, sending: _Sending) -> Any:
         self._open.add(response)
         version = response.version or aiohttp.HttpVersion11
         extensions = {
             "http_version": f"HTTP/{version.major}.{version.minor}".encode(),
             "reason_phrase": (response.reason or "").encode("ascii", "ignore"),
         }
-        stream = _body_of(self._names)(self._names, response, timeouts, self._open)
+        stream = _body_of(self._names)(self._names, response, sending, self._open)
         headers = list(response.raw_headers)
         return self._names.Response(response.status, headers=headers, stream=stream, extensions=extensions)
 
@@ -116,9 +132,11 @@ class _Connector(aiohttp.TCPConnector):
     """Says in which phase a request is: the time for a response begins when there is a connection."""
 
     async def connect(self, req: Any, traces: Any, timeout: Any) -> Any:  # noqa: ASYNC109 - aiohttp's
-        timeouts = _timeouts.get()
+        sending = _sending.get()
+        timeouts = sending.timeouts
         timeouts.get("connect")
         connection = await super().connect(req, traces, timeout)
+        sending.connected = connection.transport
         try:
             timeouts.get("write")
         except BaseException:  # nobody waits for this attempt any more: nothing is sent
@@ -146,16 +164,16 @@ class _Upload:
 class _Body:
     """A response's body."""
 
-    def __init__(self, names: ModuleType, response: aiohttp.ClientResponse, timeouts: Any, kept: set[Any]) -> None:
+    def __init__(self, names: ModuleType, response: aiohttp.ClientResponse, sending: _Sending, kept: set[Any]) -> None:
         self._names = names
         self._response = response
-        self._timeouts = timeouts
+        self._sending = sending
         self._kept = kept
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         connection = self._response.connection
         if connection is not None and connection.protocol is not None:  # else all of it is here
-            connection.protocol.read_timeout = self._timeouts.get("read")
+            connection.protocol.read_timeout = self._sending.timeouts.get("read")
             connection.protocol.start_timeout()
         return self
 
@@ -176,7 +194,16 @@ class _Body:
 
     def _close(self) -> None:
         self._kept.discard(self._response)
-        self._response.close()  # does nothing to the connection of a response that was read to its end
+        unread = self._response.connection is not None  # else it is given back already, and may be another's
+        self._response.close()
+        if unread:
+            _do_not_linger(self._sending.connected)
+
+
+def _do_not_linger(connected: asyncio.Transport | None) -> None:
+    """A connection that is being closed sends what it has first: to a peer that reads no more, for ever."""
+    if connected is not None and connected.is_closing() and connected.get_write_buffer_size():
+        connected.abort()
 
 
 @lru_cache(maxsize=8)
