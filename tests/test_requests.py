@@ -29,7 +29,8 @@ from support.tls import CERTIFICATE, tls_endpoint
 from support.upstream import Upstream, upstreams
 from support.waiting import eventually
 from unsticky import Pools, errors
-from unsticky.requests import PoolAdapter, _Driver, _of_requests, _Undecoded, call_options
+from unsticky._transport.requests_bodies import Undecoded
+from unsticky.requests import PoolAdapter, _Driver, _of_requests, call_options
 from unsticky.routing.call import Failure
 from unsticky.worker import worker
 
@@ -426,7 +427,7 @@ def test_failures_of_bodies(broken: Exception, failure: Failure, raised: type[Ex
 
     body: Any = Broken()
     with pytest.raises(urllib3.exceptions.HTTPError) as caught:
-        list(_Undecoded(urllib3.HTTPResponse(body, preload_content=False)))
+        list(Undecoded(urllib3.HTTPResponse(body, preload_content=False)))
     assert _Driver.library.failure(caught.value) is failure
     assert isinstance(_of_requests(caught.value), raised)
 

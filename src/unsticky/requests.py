@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from io import BytesIO
-from math import isinf
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,7 +14,7 @@ import requests
 import requests.adapters
 from requests.cookies import RequestsCookieJar, extract_cookies_to_jar
 from requests.utils import get_encoding_from_headers
-from urllib3 import HTTPHeaderDict, HTTPResponse, Timeout
+from urllib3 import HTTPResponse
 from urllib3.exceptions import HTTPError, MaxRetryError, NewConnectionError, ProtocolError, ReadTimeoutError
 from urllib3.exceptions import SSLError as HandshakeError
 
@@ -23,11 +22,11 @@ from . import errors
 from ._transport import Library, SyncDriver
 from ._transport.call_options import CallOptions
 from ._transport.exchange import Exchange
-from ._transport.streams import OpenBody
+from ._transport.requests_bodies import Raw, Undecoded, again
+from ._transport.requests_wire import CALL, Answer, Below, Call, as_httpx, phases
 from .pools import Pools
 from .routing.call import Failure, Outcome, Read
 from .routing.failover_options import FallbackOptions
-from .worker import in_forked_children
 
 __all__ = [
     "AttemptsFailed",
@@ -112,7 +111,7 @@ class PoolAdapter(requests.adapters.BaseAdapter):
         CallOptions.checked(options, "PoolAdapter", "({}=...)")
         self._pools = pools
         self._call_options = options
-        self._below = _Below()
+        self._below = Below()
         self._driver = _Driver(pools, self._below)
 
     def send(
@@ -127,13 +126,13 @@ class PoolAdapter(requests.adapters.BaseAdapter):
         kwargs = {"verify": verify, "cert": cert, "proxies": proxies}
         if not self._serves(request):
             return self._below.adapter.send(request, stream, timeout, **kwargs)
-        call = _Call(request, kwargs)
+        call = Call(request, kwargs)
         extensions: dict[str, Any] = {
-            "timeout": _phases(timeout),
+            "timeout": phases(timeout),
             "unsticky": {**self._call_options, **_options.get()},
-            _CALL: call,
+            CALL: call,
         }
-        answer = self._driver.handle(_as_httpx(request, call, extensions))
+        answer = self._driver.handle(as_httpx(request, call, extensions))
         _wait_for_body(answer.stream.connection, extensions["timeout"]["read"])
         return _finished(answer, request, self)
 
@@ -144,67 +143,6 @@ class PoolAdapter(requests.adapters.BaseAdapter):
 
     def close(self) -> None:
         self._driver.close()
-
-
-_CALL = "unsticky.requests"
-
-
-class _Call:
-    """A request of requests on its way: the body, and what `send` was given."""
-
-    def __init__(self, request: requests.PreparedRequest, kwargs: dict[str, Any]) -> None:
-        self.request = request
-        self.kwargs = kwargs
-        self._sent = False
-        body: Any = request.body
-        self._start = _position(body)
-        self.replayable = body is None or isinstance(body, (bytes, str)) or self._start is not None
-
-    def hop(self, hop: httpx.Request) -> requests.PreparedRequest:
-        """What to send to an endpoint, with the body from its start."""
-        body: Any = self.request.body
-        if self._sent and self._start is not None:
-            body.seek(self._start)
-        self._sent = True
-        found = self.request.copy()
-        found.url = f"{hop.url.scheme}://{hop.url.netloc.decode()}{self.request.path_url}"
-        found.headers.clear()
-        for name, value in hop.headers.raw:
-            found.headers[name.decode("latin-1")] = value.decode("latin-1")
-        found.server_name = hop.extensions.get("sni_hostname")  # type: ignore[attr-defined]
-        return found
-
-
-def _position(body: Any) -> int | None:
-    """Where a file's content begins, if it can be read twice."""
-    try:
-        position: int = body.tell()
-        body.seek(position)
-    except (AttributeError, OSError):
-        return None
-    return position
-
-
-def _as_httpx(request: requests.PreparedRequest, call: _Call, extensions: dict[str, Any]) -> httpx.Request:
-    """As the flow sees it: pools read its URL, method and headers."""
-    url = httpx.URL(request.url or "")
-    headers = [(_encoded(name), _encoded(value)) for name, value in (request.headers or {}).items()]
-    if not any(name.lower() == b"host" for name, _ in headers):
-        headers.append((b"Host", url.netloc))
-    return httpx.Request(request.method or "GET", url, headers=headers, stream=call, extensions=extensions)  # type: ignore[arg-type]
-
-
-def _encoded(text: str | bytes) -> bytes:
-    return text if isinstance(text, bytes) else text.encode("latin-1", "replace")
-
-
-def _phases(timeout: Any) -> dict[str, float | None]:
-    """The timeouts of requests: seconds, (connect, read), or urllib3's own."""
-    if isinstance(timeout, Timeout):
-        connect, read = timeout.connect_timeout, timeout.read_timeout
-    else:
-        connect, read = timeout if isinstance(timeout, tuple) else (timeout, timeout)
-    return {"connect": connect, "read": read}  # type: ignore[dict-item]
 
 
 def _wait_for_body(connection: Any, seconds: float | None) -> None:
@@ -225,110 +163,6 @@ def _finished(answer: Any, request: requests.PreparedRequest, adapter: PoolAdapt
     return response
 
 
-class _Answer:
-    """A response of requests with what the driver asks a response for."""
-
-    __slots__ = ("extensions", "headers", "is_closed", "response", "status_code", "stream")
-
-    def __init__(self, response: requests.Response) -> None:
-        self.response = response
-        self.status_code = response.status_code
-        self.headers = response.headers
-        self.stream: Any = response.raw
-        self.is_closed = False
-        self.extensions: dict[str, Any] = {"http_version": b"HTTP/1.0" if response.raw.version == 10 else b"HTTP/1.1"}
-
-    def close(self) -> None:
-        self.response.close()
-
-
-class _Below:
-    """The innermost hop: requests' own adapter, one connection pool per endpoint and TLS name, without its retries."""
-
-    def __init__(self) -> None:
-        self._of_parents: list[Any] = []
-        self._forget()
-        in_forked_children(self._forget)
-
-    def _forget(self) -> None:
-        """Connections are not shared with a parent process; its own are kept and never used."""
-        self._of_parents.append(vars(self).get("adapter"))
-        self.adapter = _Adapter(pool_connections=1024, pool_maxsize=256, max_retries=0)
-
-    def handle_request(self, hop: httpx.Request) -> _Answer:
-        call: _Call = hop.extensions[_CALL]
-        timeouts = hop.extensions["timeout"]
-        waits: Any = _finite(timeouts.get("connect")), _finite(timeouts.get("read"))
-        return _Answer(self.adapter.send(call.hop(hop), True, waits, **call.kwargs))
-
-    def close(self) -> None:
-        self.adapter.close()
-
-
-def _finite(seconds: float | None) -> float | None:
-    return None if seconds is None or isinf(seconds) else seconds
-
-
-class _Adapter(requests.adapters.HTTPAdapter):
-    def build_connection_pool_key_attributes(
-        self, request: requests.PreparedRequest, verify: Any, cert: Any = None
-    ) -> tuple[Any, Any]:
-        """With the name that the certificate must be for, where it is not the endpoint's."""
-        host, pool = super().build_connection_pool_key_attributes(request, verify, cert)
-        name = getattr(request, "server_name", None)
-        if name is not None and host["scheme"] == "https":
-            pool = {**pool, "server_hostname": name, "assert_hostname": name}  # type: ignore[typeddict-unknown-key]
-        return host, pool
-
-
-class _Raw:
-    """urllib3's response, as `response.raw`: it gives its lease back at its end, when closed, or when dropped."""
-
-    def __init__(self, body: OpenBody, dropped: Callable[[OpenBody], None]) -> None:
-        self._body = body
-        self._dropped = dropped
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._body.stream, name)
-
-    def __iter__(self) -> Iterator[bytes]:
-        return self.stream()
-
-    def stream(self, amt: int | None = 2**16, decode_content: bool | None = None) -> Generator[bytes]:
-        with self._reading():
-            yield from self._body.stream.stream(amt, decode_content=decode_content)
-        self._body.end()
-
-    def read(self, *args: Any, **kwargs: Any) -> bytes:
-        with self._reading():
-            data: bytes = self._body.stream.read(*args, **kwargs)
-        if self._body.stream.closed:
-            self._body.end()
-        return data
-
-    @contextmanager
-    def _reading(self) -> Generator[None]:
-        try:
-            yield
-        except Exception:
-            self._body.lease.body_failed()
-            self.close()
-            raise
-
-    def close(self) -> None:
-        if self._body.end():
-            self._body.stream.close()
-
-    def release_conn(self) -> None:
-        self._body.stream.release_conn()
-        self._body.end()
-
-    def __del__(self) -> None:
-        if not self._body.closed:
-            self._body.lease.release()
-            self._dropped(self._body)
-
-
 class _Requests(Library):
     """What requests calls things."""
 
@@ -344,10 +178,10 @@ class _Requests(Library):
         return Failure.LOCAL
 
     def raised(self, error: errors.RoutingError, last: Failure | None, request: Any) -> errors.RoutingError:
-        return super().raised(error, last, request.extensions[_CALL].request)
+        return super().raised(error, last, request.extensions[CALL].request)
 
     def late(self, text: str, request: Any) -> Exception:
-        return requests.ReadTimeout(text, request=request.extensions[_CALL].request)
+        return requests.ReadTimeout(text, request=request.extensions[CALL].request)
 
     def replayable(self, stream: Any) -> bool:
         return bool(stream.replayable)
@@ -356,7 +190,7 @@ class _Requests(Library):
         kind = requests.ReadTimeout if failure is Failure.TIMEOUT else requests.ConnectionError
         nobody: Any = None
         cause = NewConnectionError(nobody, text) if failure is Failure.CONNECT else text
-        return kind(cause, request=request.extensions[_CALL].request)
+        return kind(cause, request=request.extensions[CALL].request)
 
     def answer(self, options: FallbackOptions, method: str) -> Any:
         made = super().answer(options, method)
@@ -368,7 +202,7 @@ class _Requests(Library):
         response.headers.update(raw.headers)
         response.encoding = get_encoding_from_headers(response.headers)
         response.raw = raw
-        return _Answer(response)
+        return Answer(response)
 
 
 def _unsent(error: requests.ConnectionError) -> bool:
@@ -377,17 +211,6 @@ def _unsent(error: requests.ConnectionError) -> bool:
     if isinstance(cause, MaxRetryError):
         cause = cause.reason
     return isinstance(cause, (NewConnectionError, HandshakeError))
-
-
-class _Undecoded:
-    """The body of urllib3's response as it comes: the driver reads its beginning."""
-
-    def __init__(self, raw: HTTPResponse) -> None:
-        self._raw = raw
-        self.close = raw.close
-
-    def __iter__(self) -> Iterator[bytes]:
-        yield from self._raw.stream(2**16, decode_content=False)
 
 
 def _of_requests(error: BaseException | None) -> BaseException | None:
@@ -399,30 +222,9 @@ def _of_requests(error: BaseException | None) -> BaseException | None:
     return requests.ConnectionError(error) if isinstance(error, HTTPError) else error
 
 
-class _Begun:
-    """A file of what is iterated over, as urllib3 reads one."""
-
-    def __init__(self, stream: Any) -> None:
-        self._parts = iter(stream)
-        self._close = getattr(stream, "close", lambda: None)
-        self._rest = b""
-        self.closed = False
-
-    def read(self, amount: int | None = None) -> bytes:
-        wanted, found = float("inf") if amount is None else amount, bytearray(self._rest)
-        while len(found) < wanted and (part := next(self._parts, None)) is not None:
-            found += part
-        self._rest = b"" if amount is None else bytes(found[amount:])
-        return bytes(found if amount is None else found[:amount])
-
-    def close(self) -> None:
-        self.closed = True
-        self._close()
-
-
 class _Driver(SyncDriver):
     library = _Requests(
-        httpx, _Raw, None, NoHealthyEndpoint, PoolOverflow, CallTimeout,
+        httpx, Raw, None, NoHealthyEndpoint, PoolOverflow, CallTimeout,
         AttemptsFailed, AttemptsFailedToConnect, AttemptsTimedOut, DeadlineExceeded, ClientDisconnected,
         cancels_cleanly=True,
     )  # fmt: skip
@@ -433,24 +235,13 @@ class _Driver(SyncDriver):
         raw, seconds = answer.stream, exchange.seconds_left(command.outcome.attempt)
         allowed = exchange.request.extensions["timeout"]["read"]
         _wait_for_body(raw.connection, seconds if allowed is None or (seconds or allowed) < allowed else allowed)
-        answer.stream = unread = _Undecoded(raw)
+        answer.stream = unread = Undecoded(raw)
         outcome = super()._read(exchange, command)
         if answer.stream is unread:  # not worth reading
             answer.stream = raw
         elif outcome.failure is None:
-            answer.stream = answer.response.raw = _again(raw, answer.stream, exchange.request.method)
+            answer.stream = answer.response.raw = again(raw, answer.stream, exchange.request.method)
             _wait_for_body(raw.connection, allowed)
         else:
             outcome = Outcome(outcome.attempt, failure=outcome.failure, error=_of_requests(outcome.error))
         return outcome
-
-
-def _again(raw: HTTPResponse, stream: Any, method: str) -> HTTPResponse:
-    """The same response of urllib3's, with the body from its beginning."""
-    headers = HTTPHeaderDict(raw.headers)
-    headers.discard("transfer-encoding")  # that is done
-    body: Any = _Begun(stream)
-    return HTTPResponse(
-        body, headers, raw.status, raw.version, reason=raw.reason, preload_content=False,
-        decode_content=raw.decode_content, original_response=raw._original_response, request_method=method,
-    )  # fmt: skip
