@@ -260,3 +260,29 @@ def test_an_abandoned_call_has_an_end(library: str, two: list[Upstream]) -> None
 
     with pools_over(library, [two[0].url]) as pools:
         asyncio.run(main())
+
+
+@wires
+@pytest.mark.parametrize("steps", range(4))
+def test_a_close_that_is_cancelled(library: str, steps: int, two: list[Upstream]) -> None:
+    """A body that is half read is closed by somebody who is cancelled meanwhile: its connection is not lost."""
+    two[0].behave("slow", seconds=0.2)
+
+    async def main() -> None:
+        async with pools.async_client() as client:
+            response = await client.send(client.build_request("GET", "http://catalog/"), stream=True)
+            await anext(response.aiter_raw())
+            closing = asyncio.create_task(response.aclose())
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            closing.cancel()
+            await asyncio.wait([closing])
+            if not steps:  # it did not begin
+                await response.aclose()
+            with anyio.fail_after(10):
+                while busy(below(client)) or in_flight(pools):  # noqa: ASYNC110 - closing has no event
+                    await asyncio.sleep(0.01)
+            assert not client._transport._open
+
+    with pools_over(library, [two[0].url]) as pools:
+        asyncio.run(main())
