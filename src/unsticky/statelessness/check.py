@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 
 from ..clock import Clock
 from ..errors import CheckError, ScriptError
 from . import findings, schedules, script, walk
 from .findings import Finding, Suspect, Verdict
 from .fleet import Fleet
-from .oracle import Comparison, Difference, compare
+from .oracle import Comparison, Difference, compare, shown
 from .responses import Path, Response
 from .runs import Ran, Runner
-from .schedules import Schedule
+from .schedules import Schedule, Turn
 from .step import Step
 
 _CONTROLS = 8  # more of them: a coin falls on the same side ten times in a row once in 512
@@ -66,6 +67,7 @@ class _Check:
     told: Callable[[str], None]
     notes: list[str] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
+    proven: set[str] = field(default_factory=set)  # titles of requests
 
     def findings(self) -> list[Finding]:
         every = range(len(self.steps))
@@ -96,10 +98,18 @@ class _Check:
         self.names.append(name)
         controls = _responses(control), _responses(again)
         comparison = compare(*controls, _responses(self._run(name, schedule)))
-        if comparison.differences:
+        asked = [one for one in comparison.differences if self._is_news(schedule[one.turn], one)]
+        comparison = replace(comparison, differences=tuple(asked))
+        if asked:
             comparison = self._confirmed(name, schedule, controls, comparison)
-        found = findings.proven(name, comparison, self.steps, control, boot_values, self.plan.ignore)
+        found = findings.proven(name, comparison, self.steps, control, boot_values)
+        self.proven.update(finding.title for finding in found)
         return findings.without(found, self.plan.allow) + findings.inconclusive(name, comparison, self.steps, control)
+
+    def _is_news(self, turn: Turn, difference: Difference) -> bool:
+        """Not of a request that is proven already, and not to be ignored: to confirm it takes ten runs."""
+        known = self.steps[turn.step].title in self.proven
+        return not known and not any(fnmatchcase(shown(difference.path), pattern) for pattern in self.plan.ignore)
 
     def _confirmed(
         self,
@@ -117,6 +127,7 @@ class _Check:
         steps = [turn.step for turn in schedule[:count]]
         first, second = controls[0][:count], controls[1][:count]
         places = _places(comparison)
+        places &= self._once_more(name, schedule[:count], first, second)
         for number in range(_CONTROLS):
             if places:
                 name_of_run = f"{name}, control {number + 3}"
@@ -130,12 +141,24 @@ class _Check:
             doubtful = [one for one in comparison.differences if _may_be_of_a_fork(one, first)]
             places -= {(one.turn, one.path) for one in doubtful}
             forked = False
-        for interpreters in (False, self.fleet.forks and forked):
-            if places:
-                tried = self._run(f"{name}, once more", schedule[:count], interpreters=interpreters)
-                places &= _places(compare(first, second, _responses(tried)))
+        if places:
+            interpreters = self.fleet.forks and forked
+            places &= self._once_more(name, schedule[:count], first, second, interpreters=interpreters)
         kept = tuple(one for one in comparison.differences if (one.turn, one.path) in places)
         return Comparison(kept, comparison.unstable, comparison.compared)
+
+    def _once_more(
+        self,
+        name: str,
+        schedule: Schedule,
+        control: Sequence[Response],
+        again: Sequence[Response],
+        *,
+        interpreters: bool = False,
+    ) -> set[tuple[int, Path]]:
+        """Where the experiment differs when it is repeated."""
+        tried = self._run(f"{name}, once more", schedule, interpreters=interpreters)
+        return _places(compare(control, again, _responses(tried)))
 
     def _run(
         self, name: str, schedule: Schedule, *, watched: bool = False, interpreters: bool = False
@@ -175,15 +198,15 @@ def check(
 ) -> Checked:
     """Do it. `told` is called with the name of each run, `asked` after each request. Raises CheckError."""
     started = clock.monotonic()
-    if plan.script != "openapi":
-        script.load(plan.script)  # what is wrong with it is told before anything starts
+    # What is wrong with a script is told before anything starts. It is run once: a module may not stand a second time.
+    steps = () if plan.script == "openapi" else script.load(plan.script)
     told("boot")
     with Fleet(
         plan.app, boots=plan.replicas, isolation=plan.isolation, shared=plan.shared, packages=plan.packages,
         timeout=plan.timeout, keep_store=plan.keep_store,
     ) as fleet:  # fmt: skip
         document = fleet.boots[0].hello.document
-        steps = script.load(plan.script, (lambda: json.loads(document)) if document else None)
+        steps = steps or script.load(plan.script, (lambda: json.loads(document)) if document else None)
         found = examine(fleet, plan, steps, clock, told=told, asked=asked)
     return replace(found, seconds=clock.monotonic() - started)
 
@@ -223,8 +246,9 @@ def _places(comparison: Comparison) -> set[tuple[int, Path]]:
 
 
 def _may_be_of_a_fork(difference: Difference, control: Sequence[Response]) -> bool:
-    failed = difference.path == ("status",) and not control[difference.turn].failure
-    return difference.pattern or failed
+    """Two forks share a connection, which then fails: an exception, or a 5xx. Not a page that is not found."""
+    failed = difference.path == ("status",) and not difference.found.startswith(("2", "3", "4"))
+    return difference.pattern or (failed and not control[difference.turn].failure)
 
 
 def _each_request_once(found: Sequence[Finding]) -> list[Finding]:

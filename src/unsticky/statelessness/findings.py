@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -55,13 +56,11 @@ def proven(
     script: Sequence[Step],
     control: Sequence[Ran],
     boot_values: Sequence[Suspect],
-    ignored: Sequence[str],
 ) -> list[Finding]:
     """One finding per request of the script that the routing changed: its first difference, and how many others."""
     by_step: dict[int, list[Difference]] = {}
     for difference in comparison.differences:
-        if not any(fnmatchcase(shown(difference.path), pattern) for pattern in ignored):
-            by_step.setdefault(control[difference.turn].turn.step, []).append(difference)
+        by_step.setdefault(control[difference.turn].turn.step, []).append(difference)
     found = []
     for step, differences in by_step.items():
         first = differences[0]
@@ -138,9 +137,12 @@ def without(findings: Iterable[Finding], allowed: Sequence[str]) -> list[Finding
     ]
 
 
+_LAZY = re.compile(r"\.(error_handler_spec|jinja_env\.cache|logger)\b")  # Flask fills these when it looks into them
+
+
 def harmless(variable: str) -> bool:
     """Memoization that a framework or functools does: the same answer, sooner."""
-    return variable.endswith((".cache_info()", ".getstate()", ".total_changes"))
+    return variable.endswith((".cache_info()", ".getstate()", ".total_changes")) or bool(_LAZY.search(variable))
 
 
 def _suspects(control: Sequence[Ran], difference: Difference, boot_values: Sequence[Suspect]) -> tuple[Suspect, ...]:

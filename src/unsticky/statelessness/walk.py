@@ -13,16 +13,23 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Iterator, Mapping
+from datetime import date, time, timedelta
+from decimal import Decimal
 from hashlib import blake2b
+from pathlib import PurePath
 from random import Random
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
+from uuid import UUID
 
 from ..local import is_replica_local
 
 MOST = 50_000  # values; a larger app is looked at no further
 _DEEPEST = 12
-_ATOMS = (str, bytes, int, float, complex, bool, type(None), range)
+_ATOMS = (
+    str, bytes, bytearray, int, float, complex, bool, type(None), range,
+    date, time, timedelta, Decimal, UUID, PurePath,  # with what they keep of themselves by the way
+)  # fmt: skip
 _PASSED_TYPES = (ModuleType, BuiltinFunctionType, type(os.environ.__class__))
 _OF_FRAMEWORKS = frozenset(
     {"_got_first_request", "jinja_env", "jinja_loader", "middleware_stack", "openapi_schema"}
