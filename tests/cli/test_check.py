@@ -36,24 +36,28 @@ SCRIPT = 'SCRIPT = [("POST", "/add/tea"), ("GET", "/cart")]'
 READ = 'SCRIPT = [("GET", "/cart")]'
 
 
-def run(tmp_path: Path, *arguments: str, app: str = CLEAN, script: str = READ) -> subprocess.CompletedProcess[str]:
+def run(
+    tmp_path: Path, *arguments: str, app: str = CLEAN, script: str = READ, replicas: str = "2"
+) -> subprocess.CompletedProcess[str]:
+    """Of two replicas: to boot them takes most of the time."""
     (tmp_path / "shop.py").write_text(app)
     (tmp_path / "flows.py").write_text(script)
-    command = [sys.executable, "-m", "unsticky", "check", *(arguments or ("shop:app", "--script", "flows.py"))]
+    given = *(arguments or ("shop:app", "--script", "flows.py")), "--replicas", replicas
+    command = [sys.executable, "-m", "unsticky", "check", *given]
     return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100)
 
 
 def test_a_leak_is_told_with_its_place_and_a_remedy(tmp_path: Path) -> None:
-    done = run(tmp_path, app=LEAKY, script=SCRIPT)
+    done = run(tmp_path, app=LEAKY, script=SCRIPT, replicas="3")
     assert done.returncode == 1, done.stderr
     assert "PROVEN 1: GET /cart depends on which replica answers" in done.stdout
-    assert "suspect: shop:CART (shop.py:4), changed by request 1" in done.stdout
+    assert "suspect: shop:CART (shop.py:4), changed by request 1; confirmed by putting it back" in done.stdout
     assert "remedy:  move it to the session or to a shared store" in done.stdout
     assert "NOT STATELESS: 1 request proven to depend on the replica." in done.stdout
 
 
 def test_no_counter_example(tmp_path: Path) -> None:
-    done = run(tmp_path)
+    done = run(tmp_path, replicas="3")
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith("No counter-example in 1 request x 2 schedules (amnesia, broadcast).\n")
 
@@ -63,9 +67,23 @@ def test_the_report_for_machines(tmp_path: Path) -> None:
     report = json.loads(done.stdout)
     assert report["proven"] == 1
     assert report["findings"][0]["verdict"] == "PROVEN"
-    assert report["findings"][0]["suspects"][0]["name"] == "shop:CART"
+    suspect = report["findings"][0]["suspects"][0]
+    assert suspect["name"] == "shop:CART"
+    assert suspect["confirmed"] is True
     run(tmp_path, "shop:app", "--script", "flows.py", "--json", "out.json", app=LEAKY, script=SCRIPT)
     assert json.loads((tmp_path / "out.json").read_text())["proven"] == 1
+
+
+INNOCENT = LEAKY.replace("    return jsonify(CART)", "    SEEN.append(item)\n    return jsonify(CART)", 1).replace(
+    "CART = {}", "CART = {}\nSEEN = []"
+)
+
+
+def test_only_the_variable_that_makes_the_difference_is_confirmed(tmp_path: Path) -> None:
+    """The walk finds two that changed; put back, one makes a single replica answer as two did."""
+    done = run(tmp_path, "shop:app", "--script", "flows.py", "--json", "-", app=INNOCENT, script=SCRIPT)
+    suspects = json.loads(done.stdout)["findings"][0]["suspects"]
+    assert [(one["name"], one["confirmed"]) for one in suspects] == [("shop:CART", True), ("shop:SEEN", False)]
 
 
 def test_what_is_allowed_or_ignored(tmp_path: Path) -> None:
@@ -85,12 +103,12 @@ def cart():
 
 
 def test_a_suspect_fails_with_strict_only(tmp_path: Path) -> None:
-    done = run(tmp_path, app=WRITE_BEHIND)
+    done = run(tmp_path, app=WRITE_BEHIND, replicas="3")
     assert done.returncode == 0
     assert "SUSPECT: shop:BUFFER" in done.stdout
-    assert run(tmp_path, "shop:app", "--script", "flows.py", "--strict", app=WRITE_BEHIND).returncode == 1
-    allowed = run(tmp_path, "shop:app", "--script", "flows.py", "--strict", "--allow", "shop:BUFF*", app=WRITE_BEHIND)
-    assert allowed.returncode == 0
+    strict = "shop:app", "--script", "flows.py", "--strict"
+    assert run(tmp_path, *strict, app=WRITE_BEHIND, replicas="3").returncode == 1
+    assert run(tmp_path, *strict, "--allow", "shop:BUFF*", app=WRITE_BEHIND, replicas="3").returncode == 0
 
 
 FACTORY = CLEAN.replace("app = ", "def create_app():\n    return ")

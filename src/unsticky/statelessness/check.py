@@ -10,6 +10,7 @@ from fnmatch import fnmatchcase
 from ..clock import Clock
 from ..errors import CheckError, ScriptError
 from . import findings, schedules, script, walk
+from .advice import advice
 from .findings import Finding, Suspect, Verdict
 from .fleet import Fleet
 from .oracle import Comparison, Difference, compare, shown
@@ -104,7 +105,21 @@ class _Check:
             comparison = self._confirmed(name, schedule, controls, comparison)
         found = findings.proven(name, comparison, self.steps, control, boot_values)
         self.proven.update(finding.title for finding in found)
-        return findings.without(found, self.plan.allow) + findings.inconclusive(name, comparison, self.steps, control)
+        found = self._ablated(findings.without(found, self.plan.allow), schedule, controls)
+        return found + findings.inconclusive(name, comparison, self.steps, control)
+
+    def _ablated(
+        self, found: list[Finding], schedule: Schedule, controls: tuple[list[Response], list[Response]]
+    ) -> list[Finding]:
+        """Is it that variable? One replica, where it is put back before each request, answers as the other one did."""
+        count = max((finding.request for finding in found), default=0)
+        first, second = controls[0][:count], controls[1][:count]
+        for name in findings.to_ablate(found):
+            self.told(f"{name} put back")
+            run = self.runner.run(schedules.control([turn.step for turn in schedule[:count]], 0), put_back=name)
+            if run:
+                found = findings.confirmed(found, name, compare(first, second, _responses(run)))
+        return [replace(finding, advice=advice(finding.suspects)) for finding in found]
 
     def _is_news(self, turn: Turn, difference: Difference) -> bool:
         """Not of a request that is proven already, and not to be ignored: to confirm it takes ten runs."""
@@ -190,7 +205,11 @@ class _Check:
     def _boot_values(self) -> list[Suspect]:
         """What two interpreters that did the same do not agree on."""
         names = walk.differences(self.fleet.held(0), self.fleet.held(1))
-        return [Suspect(name, why="differs between two fresh processes") for name in names if _is_the_apps(name)]
+        return [
+            Suspect(name, why="differs between two fresh processes", changed=False)
+            for name in names
+            if _is_the_apps(name)
+        ]
 
 
 def check(

@@ -14,6 +14,9 @@ from .oracle import Comparison, Difference, shown
 from .runs import Ran
 from .step import Step
 
+_TRIED = 3  # suspects of a finding
+_MOST_ABLATED = 6  # suspects of a schedule
+
 
 class Verdict(Enum):
     """From certain to harmless. PROVEN fails a check; SUSPECT does with --strict."""
@@ -31,7 +34,8 @@ class Suspect:
     name: str
     place: str = ""
     why: str = ""
-    confirmed: bool = False  # putting it back made the control answer as the replica did
+    changed: bool = True  # by a request; False: two processes do not begin with the same
+    confirmed: bool = False  # one replica that has it put back before each request answers as the other one did
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +76,29 @@ def proven(
             )
         )  # fmt: skip
     return found
+
+
+def to_ablate(found: Iterable[Finding]) -> list[str]:
+    """The variables and files that are worth a run of their own, those that would explain the most first."""
+    changed = [one.name for finding in found for one in finding.suspects[:_TRIED] if one.changed]
+    return [name for name, _ in Counter(changed).most_common(_MOST_ABLATED)]
+
+
+def confirmed(found: Iterable[Finding], name: str, ablated: Comparison) -> list[Finding]:
+    """With those findings confirmed whose difference is there, too, when one replica has `name` put back each time.
+
+    Any other change proves nothing: to put something back may break it.
+    """
+    same = {(one.turn + 1, shown(one.path), _short(one.found)) for one in ablated.differences}
+    return [
+        _with_confirmed(finding, name) if (finding.request, finding.leaf, finding.found) in same else finding
+        for finding in found
+    ]
+
+
+def _with_confirmed(finding: Finding, name: str) -> Finding:
+    suspects = [replace(one, confirmed=True) if one.name == name else one for one in finding.suspects]
+    return replace(finding, suspects=tuple(sorted(suspects, key=lambda one: not one.confirmed)))
 
 
 def inconclusive(

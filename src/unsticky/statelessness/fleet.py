@@ -21,7 +21,7 @@ import msgspec
 from ..errors import CheckError
 from . import disks
 from .replica import Options
-from .wire import Answer, Asked, End, Fork, Hello, Message, Serve, Snapshot, receive, send
+from .wire import Answer, Asked, End, Fork, Hello, Keep, Kept, Message, Serve, Snapshot, receive, send
 
 _MARK = "UNSTICKY_CHECK"  # in the environment of all that a check starts, and of what that starts
 _BOOT = 60.0  # seconds that importing an app may take
@@ -221,6 +221,11 @@ class Fleet:
         """Fingerprints of what the boot holds, by name."""
         answer = self.boots[boot].ask(Snapshot(), _BOOT)
         return dict(getattr(answer, "values", {}))
+
+    def keep(self, replica: Connected, name: str) -> bool:
+        """From now on the replica puts the variable back before each request. False if it can't."""
+        answer = replica.ask(Keep(name), _BOOT)
+        return isinstance(answer, Kept) and answer.possible
 
     def asked(self, replica: Connected, request: Asked) -> Answer:
         answer: Answer = replica.ask(request, self._timeout)

@@ -18,9 +18,9 @@ from typing import Any
 
 import msgspec
 
-from . import disks, walk
+from . import ablation, disks, walk
 from .running import NoApp, Running, find, kind_of, running
-from .wire import Answer, Asked, Changed, End, Fork, Held, Hello, Message, Serve, Snapshot, receive, send
+from .wire import Answer, Asked, Changed, End, Fork, Held, Hello, Keep, Kept, Message, Serve, Snapshot, receive, send
 
 
 class Options(msgspec.Struct):
@@ -61,11 +61,12 @@ class _Boot:
         self._writes = _Writes()
         self._app = find(options.app)
         self._kind = kind_of(self._app)
-        packages = options.packages or [options.app.partition(":")[0].partition(".")[0]]
+        self._packages = tuple(options.packages or [options.app.partition(":")[0].partition(".")[0]])
         self._roots: dict[str, Any] = {"the app object": self._app}
-        self._look: Callable[[], walk.Held] = lambda: walk.held(
-            tuple(packages), self._roots, bytes.fromhex(options.key)
-        )
+        self._put_back: Callable[[], None] | None = None
+
+    def _look(self) -> walk.Held:
+        return walk.held(self._packages, self._roots, bytes.fromhex(self._options.key))
 
     def serve(self) -> None:
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # replicas are reaped by the system
@@ -124,8 +125,13 @@ class _Boot:
     def _answer(self, app: Running, message: Message) -> Message:
         if isinstance(message, Snapshot):
             return Held(self._look())
+        if isinstance(message, Keep):
+            self._put_back = self._kept(message.name)
+            return Kept(self._put_back is not None)
         assert isinstance(message, Asked)
         self._disk.enter()
+        if self._put_back is not None:
+            self._put_back()
         before = self._look() if message.watched else {}
         self._writes.begin()
         answer: Answer = app.ask(message)
@@ -136,6 +142,14 @@ class _Boot:
         files += self._disk.leave()
         answer.files = [path for path in dict.fromkeys(files) if self._counts(path)]
         return answer
+
+    def _kept(self, name: str) -> Callable[[], None] | None:
+        if name.startswith("/"):
+            return ablation.keep_file(name) if self._disk.name == "ns" else None
+        try:
+            return ablation.keep(name, walk.variables(self._packages), self._roots)
+        except Exception:  # an object that does not let itself be looked at
+            return None
 
     def _counts(self, path: str) -> bool:
         return not disks.passed(path) and not any(

@@ -57,7 +57,8 @@ def proof(number: int, finding: Finding) -> Iterator[str]:
     yield f"  request {finding.request} of the schedule {finding.schedule}{more}"
     for place, suspect in enumerate(finding.suspects[:3]):
         where = f" ({suspect.place})" if suspect.place else ""
-        yield f"  {'suspect' if place == 0 else '     or'}: {suspect.name}{where}, {suspect.why}"
+        sure = "; confirmed by putting it back" if suspect.confirmed else ""
+        yield f"  {'suspect' if place == 0 else '     or'}: {suspect.name}{where}, {suspect.why}{sure}"
     if finding.advice:
         yield f"  remedy:  {finding.advice}"
     yield ""

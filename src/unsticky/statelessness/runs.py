@@ -39,18 +39,30 @@ class Runner:
     asked: Callable[[], None] = lambda: None  # called after each request
     _jar: dict[str, str] = field(default_factory=dict)
 
-    def run(self, schedule: Schedule, *, watched: bool = False, interpreters: bool = False) -> tuple[Ran, ...]:
-        """Every request in turn. `interpreters`: each replica is a process of its own instead of a fork."""
+    def run(
+        self, schedule: Schedule, *, watched: bool = False, interpreters: bool = False, put_back: str = ""
+    ) -> tuple[Ran, ...]:
+        """Every request in turn. `interpreters`: each replica is a process of its own instead of a fork.
+
+        `put_back`: a variable that is before each request as it was before the first; if it can't be, nothing is run.
+        """
         self.fleet.reset()
         if self.reset:
             _call(self.reset)
         self._jar = {}
         kept: dict[tuple[int, int], Connected] = {}
         try:
+            if put_back and not self._keeps(schedule[0], kept, put_back):
+                return ()
             return tuple(self._turns(schedule, kept, watched, interpreters))
         finally:
             for replica in kept.values():
                 replica.end()
+
+    def _keeps(self, turn: Turn, kept: dict[tuple[int, int], Connected], name: str) -> bool:
+        """The control's replica, before its first request."""
+        kept[turn.boot, -turn.replica] = replica = self.fleet.fork(turn.boot)
+        return self.fleet.keep(replica, name)
 
     def _turns(
         self, schedule: Schedule, kept: dict[tuple[int, int], Connected], watched: bool, interpreters: bool

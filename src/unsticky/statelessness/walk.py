@@ -34,12 +34,24 @@ _PASSED_TYPES = (ModuleType, BuiltinFunctionType, type(os.environ.__class__))
 _OF_FRAMEWORKS = frozenset(
     {"_got_first_request", "jinja_env", "jinja_loader", "middleware_stack", "openapi_schema"}
 )  # made by the first request
-_PASSED_PREFIXES = (  # of types: machinery of the interpreter, of frameworks and of drivers, and our own
+PASSED_PREFIXES = (  # of types: machinery of the interpreter, of frameworks and of drivers, and our own
     "logging", "threading", "_thread", "asyncio", "weakref", "concurrent", "jinja2", "werkzeug.routing", "unsticky",
     "opentelemetry", "httpx", "httpcore", "sqlalchemy.", "psycopg", "redis.", "pymongo",
 )  # fmt: skip
 
 Held = dict[str, str]
+Named = Mapping[str, Any]  # values by name, "shop.catalog:CACHE"
+
+
+def variables(packages: tuple[str, ...]) -> Named:
+    """Those of all loaded modules of `packages`."""
+    named: dict[str, Any] = {}
+    for name, module in sorted(sys.modules.items()):
+        if isinstance(module, ModuleType) and _belongs(name, packages):
+            for variable, value in list(vars(module).items()):
+                if not variable.startswith("__"):
+                    named[f"{name}:{variable}"] = value
+    return named
 
 
 def held(packages: tuple[str, ...], roots: Mapping[str, Any], key: bytes) -> Held:
@@ -47,13 +59,8 @@ def held(packages: tuple[str, ...], roots: Mapping[str, Any], key: bytes) -> Hel
 
     What a module has a name for is named by it, wherever else it can be reached from.
     """
-    named: dict[str, Any] = {}
-    for name, module in sorted(sys.modules.items()):
-        if isinstance(module, ModuleType) and _belongs(name, packages):
-            for variable, value in list(vars(module).items()):
-                if not variable.startswith("__"):
-                    named[f"{name}:{variable}"] = value
-    walk = _Walk(key, named)
+    named = variables(packages)
+    walk = Walk(key, named)
     for name, value in {**named, **roots}.items():
         walk.value(name, value, 0)
     for variable, text in os.environ.items():
@@ -103,10 +110,10 @@ def _belongs(module: str, packages: tuple[str, ...]) -> bool:
     return any(module == package or module.startswith(f"{package}.") for package in packages)
 
 
-class _Walk:
+class Walk:
     """One look at everything."""
 
-    def __init__(self, key: bytes, named: Mapping[str, Any]) -> None:
+    def __init__(self, key: bytes, named: Named) -> None:
         self.found: Held = {}
         self._key = key
         self._named = {id(value): name for name, value in reversed(list(named.items()))}
@@ -172,7 +179,7 @@ class _Walk:
         self._attributes(name, {key: item for key, item in vars(kind).items() if not key.startswith("__")}, depth)
 
     def _instance(self, name: str, value: Any, depth: int) -> None:
-        if type(value).__module__.startswith(_PASSED_PREFIXES) and not isinstance(value, threading.local):
+        if type(value).__module__.startswith(PASSED_PREFIXES) and not isinstance(value, threading.local):
             return
         if isinstance(value, Random):
             self._note(f"{name}.getstate()", repr(value.getstate()))

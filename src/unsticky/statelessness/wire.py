@@ -37,6 +37,18 @@ class Snapshot(msgspec.Struct, tag="snapshot"):
     """Of a boot or a replica: what does it hold? It answers with Held."""
 
 
+class Keep(msgspec.Struct, tag="keep"):
+    """Of a replica: put this variable, or file, back before each request from now on. It answers with Kept."""
+
+    name: str
+
+
+class Kept(msgspec.Struct, tag="kept"):
+    """Whether it can be put back."""
+
+    possible: bool
+
+
 class End(msgspec.Struct, tag="end"):
     """Go."""
 
@@ -79,7 +91,7 @@ class Held(msgspec.Struct, tag="held"):
     values: dict[str, str]
 
 
-Message = Asked | Fork | Serve | Snapshot | End | Hello | Answer | Held
+Message = Asked | Fork | Serve | Snapshot | Keep | Kept | End | Hello | Answer | Held
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(Message)
 
