@@ -11,16 +11,14 @@ from ..clock import Clock
 from ..errors import CheckError, ScriptError
 from . import findings, schedules, script, walk
 from .advice import advice
+from .confirming import Confirming
 from .findings import Finding, Suspect, Verdict
 from .fleet import Fleet
-from .oracle import Comparison, Difference, compare, shown
-from .responses import Path, Response
-from .runs import Ran, Runner
+from .oracle import Difference, compare, shown
+from .responses import Response
+from .runs import Ran, Runner, responses
 from .schedules import Schedule, Turn
 from .step import Step
-
-_CONTROLS = 8  # more of them: a coin falls on the same side ten times in a row once in 512
-_MOST_CONFIRMING = 40  # requests that are sent again to interpreters of their own
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,12 +95,14 @@ class _Check:
         boot_values: Sequence[Suspect],
     ) -> list[Finding]:
         self.names.append(name)
-        controls = _responses(control), _responses(again)
-        comparison = compare(*controls, _responses(self._run(name, schedule)))
+        controls = responses(control), responses(again)
+        run = self._run(name, schedule)
+        comparison = compare(*controls, responses(run))
         asked = [one for one in comparison.differences if self._is_news(schedule[one.turn], one)]
         comparison = replace(comparison, differences=tuple(asked))
         if asked:
-            comparison = self._confirmed(name, schedule, controls, comparison)
+            confirming = Confirming(name, self.runner, self.told, schedule, *controls, comparison)
+            comparison = confirming.confirmed(run, self.notes.append)
         found = findings.proven(name, comparison, self.steps, control, boot_values)
         self.proven.update(finding.title for finding in found)
         found = self._ablated(findings.without(found, self.plan.allow), schedule, controls)
@@ -118,7 +118,7 @@ class _Check:
             self.told(f"{name} put back")
             run = self.runner.run(schedules.control([turn.step for turn in schedule[:count]], 0), put_back=name)
             if run:
-                found = findings.confirmed(found, name, compare(first, second, _responses(run)))
+                found = findings.confirmed(found, name, compare(first, second, responses(run)))
         return [replace(finding, advice=advice(finding.suspects)) for finding in found]
 
     def _is_news(self, turn: Turn, difference: Difference) -> bool:
@@ -126,60 +126,9 @@ class _Check:
         known = self.steps[turn.step].title in self.proven
         return not known and not any(fnmatchcase(shown(difference.path), pattern) for pattern in self.plan.ignore)
 
-    def _confirmed(
-        self,
-        name: str,
-        schedule: Schedule,
-        controls: tuple[list[Response], list[Response]],
-        comparison: Comparison,
-    ) -> Comparison:
-        """Without chance, and without what only a fork does.
-
-        Random numbers of a few values repeat by chance: more controls, and the experiment twice more, must agree. Two
-        forks begin with the same random numbers, and with connections in common, which two processes do not.
-        """
-        count = max(one.turn for one in comparison.differences) + 1
-        steps = [turn.step for turn in schedule[:count]]
-        first, second = controls[0][:count], controls[1][:count]
-        places = _places(comparison)
-        places &= self._once_more(name, schedule[:count], first, second)
-        for number in range(_CONTROLS):
-            if places:
-                name_of_run = f"{name}, control {number + 3}"
-                other = _responses(self._run(name_of_run, schedules.control(steps, number % self.plan.replicas)))
-                places -= _places(compare(first, second, other))
-        forked = any(_may_be_of_a_fork(one, first) for one in comparison.differences if (one.turn, one.path) in places)
-        if forked and self.fleet.forks and count > _MOST_CONFIRMING:
-            self.notes.append(
-                f"{name}: differences that forks may cause were left out: too many requests to confirm them"
-            )
-            doubtful = [one for one in comparison.differences if _may_be_of_a_fork(one, first)]
-            places -= {(one.turn, one.path) for one in doubtful}
-            forked = False
-        if places:
-            interpreters = self.fleet.forks and forked
-            places &= self._once_more(name, schedule[:count], first, second, interpreters=interpreters)
-        kept = tuple(one for one in comparison.differences if (one.turn, one.path) in places)
-        return Comparison(kept, comparison.unstable, comparison.compared)
-
-    def _once_more(
-        self,
-        name: str,
-        schedule: Schedule,
-        control: Sequence[Response],
-        again: Sequence[Response],
-        *,
-        interpreters: bool = False,
-    ) -> set[tuple[int, Path]]:
-        """Where the experiment differs when it is repeated."""
-        tried = self._run(f"{name}, once more", schedule, interpreters=interpreters)
-        return _places(compare(control, again, _responses(tried)))
-
-    def _run(
-        self, name: str, schedule: Schedule, *, watched: bool = False, interpreters: bool = False
-    ) -> tuple[Ran, ...]:
+    def _run(self, name: str, schedule: Schedule, *, watched: bool = False) -> tuple[Ran, ...]:
         self.told(name)
-        return self.runner.run(schedule, watched=watched, interpreters=interpreters)
+        return self.runner.run(schedule, watched=watched)
 
     def _alive(self, control: Sequence[Ran]) -> None:
         """An app that answers nothing, or that the script does not fit, proves nothing."""
@@ -242,7 +191,7 @@ def examine(
     """The same for steps that are known, over a fleet that is there. Raises CheckError."""
     started = clock.monotonic()
     boot = fleet.boots[0].hello
-    under_way = _Check(plan, fleet, tuple(steps), Runner(fleet, steps, plan.reset, asked), told)
+    under_way = _Check(plan, fleet, tuple(steps), Runner(fleet, steps, plan.reset, asked, clock), told)
     if boot.threads:
         text = f"importing the app started threads ({', '.join(boot.threads[:3])}), which a fork would lose"
         under_way.notes.append(f"{text}: each replica is an interpreter of its own, and amnesia becomes rotate")
@@ -254,20 +203,6 @@ def examine(
         plan, boot.kind, len(steps), tuple(under_way.names), boot.isolation, tuple(under_way.notes), tuple(found),
         clock.monotonic() - started,
     )  # fmt: skip
-
-
-def _responses(run: Sequence[Ran]) -> list[Response]:
-    return [ran.response for ran in run]
-
-
-def _places(comparison: Comparison) -> set[tuple[int, Path]]:
-    return {(one.turn, one.path) for one in comparison.differences}
-
-
-def _may_be_of_a_fork(difference: Difference, control: Sequence[Response]) -> bool:
-    """Two forks share a connection, which then fails: an exception, or a 5xx. Not a page that is not found."""
-    failed = difference.path == ("status",) and not difference.found.startswith(("2", "3", "4"))
-    return difference.pattern or (failed and not control[difference.turn].failure)
 
 
 def _each_request_once(found: Sequence[Finding]) -> list[Finding]:

@@ -6,7 +6,9 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from threading import Event
 
+from ..clock import Clock, SystemClock
 from ..errors import CheckError, ScriptError
 from .fleet import Connected, Fleet
 from .responses import Response, cookies
@@ -27,6 +29,11 @@ class Ran:
     changed: tuple[Changed, ...]
     files: tuple[str, ...]
     trace: str
+    at: float = 0.0  # seconds from the run's start, when it was sent
+
+
+def responses(run: Sequence[Ran]) -> list[Response]:
+    return [ran.response for ran in run]
 
 
 @dataclass(slots=True)
@@ -37,14 +44,22 @@ class Runner:
     script: Sequence[Step]
     reset: str = ""  # "module:function": empties what is outside of the fleet
     asked: Callable[[], None] = lambda: None  # called after each request
+    clock: Clock = field(default_factory=SystemClock)
     _jar: dict[str, str] = field(default_factory=dict)
 
     def run(
-        self, schedule: Schedule, *, watched: bool = False, interpreters: bool = False, put_back: str = ""
+        self,
+        schedule: Schedule,
+        *,
+        watched: bool = False,
+        interpreters: bool = False,
+        put_back: str = "",
+        pace: Sequence[float] = (),
     ) -> tuple[Ran, ...]:
         """Every request in turn. `interpreters`: each replica is a process of its own instead of a fork.
 
         `put_back`: a variable that is before each request as it was before the first; if it can't be, nothing is run.
+        `pace`: seconds from the start, before which each request is not sent.
         """
         self.fleet.reset()
         if self.reset:
@@ -54,7 +69,7 @@ class Runner:
         try:
             if put_back and not self._keeps(schedule[0], kept, put_back):
                 return ()
-            return tuple(self._turns(schedule, kept, watched, interpreters))
+            return tuple(self._turns(schedule, kept, watched, interpreters, pace))
         finally:
             for replica in kept.values():
                 replica.end()
@@ -65,8 +80,14 @@ class Runner:
         return self.fleet.keep(replica, name)
 
     def _turns(
-        self, schedule: Schedule, kept: dict[tuple[int, int], Connected], watched: bool, interpreters: bool
+        self,
+        schedule: Schedule,
+        kept: dict[tuple[int, int], Connected],
+        watched: bool,
+        interpreters: bool,
+        pace: Sequence[float],
     ) -> Iterator[Ran]:
+        started = self.clock.monotonic()
         make = self.fleet.fresh if interpreters else self.fleet.fork
         seen: dict[int, Response] = {}  # by step; of one that is repeated the latest
         for number, turn in enumerate(schedule):
@@ -74,6 +95,9 @@ class Runner:
             slot = turn.boot, number + 1 if turn.replica == FRESH else -turn.replica
             replica = kept.get(slot) or make(turn.boot)
             kept[slot] = replica
+            if pace and (early := pace[number] - (self.clock.monotonic() - started)) > 0:
+                Event().wait(early)
+            at = self.clock.monotonic() - started
             answer = self._answer(replica, turn, seen, watched)
             if _is_gone(answer):
                 kept.pop(slot).end()
@@ -83,7 +107,7 @@ class Runner:
             seen[turn.step] = response
             self._keep_cookies(response)
             self.asked()
-            yield Ran(turn, response, tuple(answer.changed), tuple(answer.files), answer.trace)
+            yield Ran(turn, response, tuple(answer.changed), tuple(answer.files), answer.trace, at)
 
     def _answer(self, replica: Connected, turn: Turn, seen: Mapping[int, Response], watched: bool) -> Answer:
         """What a request came to; also if it can't be made, because an earlier response was not what it was before."""

@@ -596,6 +596,8 @@ SERVED = {
         "gthread",
         "--threads",
         "4",
+        "--graceful-timeout",
+        "5",
     ],
     "uvicorn": ["uvicorn", "served:app"],
 }
