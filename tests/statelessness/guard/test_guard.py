@@ -416,6 +416,40 @@ def test_starlette_names_the_route(home: Path, otlp: Telemetry) -> None:
     assert len(found) == 2
 
 
+BACKGROUND = """
+from pathlib import Path
+from starlette.applications import Starlette
+from starlette.background import BackgroundTasks
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+SEEN, DONE = [], []
+async def late(request):
+    tasks = BackgroundTasks()
+    tasks.add_task(DONE.append, 1)
+    return PlainTextResponse("later", background=tasks)
+async def removed(request):
+    SEEN.append(1)
+    Path("report.csv").write_text("sent, then removed")
+    tasks = BackgroundTasks()
+    tasks.add_task(Path("report.csv").unlink)
+    return PlainTextResponse("sent", background=tasks)
+app = Starlette(routes=[Route("/late", late), Route("/removed", removed)])
+"""
+
+
+def test_what_a_background_task_does_is_the_requests(home: Path, otlp: Telemetry) -> None:
+    """What it changes is seen, and a file that it takes away again is none."""
+    from unsticky.starlette import UnstickyMiddleware
+
+    with module("guarded_background", BACKGROUND, home) as shop:
+        shop.app.add_middleware(UnstickyMiddleware, settings=settings("report"))
+        with TestClient(shop.app) as client:
+            get(client, "/late", 20)
+            get(client, "/removed", 20)
+    found = {one.get("stateless.variable"): one.get("stateless.endpoint") for one in violations(otlp)}
+    assert found == {"guarded_background:DONE": "GET /late", "guarded_background:SEEN": "GET /removed"}
+
+
 def test_threads_at_once_are_told_apart_by_rate(home: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Innocent requests overlap with the guilty ones all the time."""
     with flask_shop(home) as shop:

@@ -140,8 +140,15 @@ class GuardedAsgi:
         record.naming = partial(endpoint_of, scope)
         before = audit.current.get()
         audit.current.set(record)
+
+        async def sent(message: Any) -> None:
+            # With the body's end the framework's span ends. What a background task does is seen when it is over.
+            if message["type"] == "http.response.body" and not message.get("more_body") and guard.has_seen(record):
+                guard.leave(record, files=False)
+            await send(message)
+
         try:
-            await self.app(scope, receive, send)
+            await self.app(scope, receive, sent)
         finally:
             guard.over(record)
             audit.current.set(before)  # what runs around this app is none of its own

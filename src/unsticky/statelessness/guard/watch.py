@@ -95,19 +95,27 @@ class Guard:
             record.before = [(name, probe.look()) for name, (probe, _) in list(self._armed.items())]
         return record
 
-    def leave(self, record: Record) -> None:
-        """Its view is done: look, and tell. Once per request; further calls do nothing."""
+    def has_seen(self, record: Record) -> bool:
+        """Whether it has changed a variable that is looked at."""
+        armed = self._armed
+        return any(name in armed and armed[name][0].look() != seen for name, seen in record.before or ())
+
+    def leave(self, record: Record, *, files: bool = True) -> None:
+        """Its view is done: look, and tell. Once per request; further calls do nothing.
+
+        Without `files`, they are told when it is over: a background task may take them away.
+        """
         if record.left:
             return
         record.left = self._has_served = True
         self._in_flight.discard(record)
         try:
-            self._examine(record)
+            self._examine(record, files)
         except Exception:  # nothing that goes wrong here is the request's
             if self._limit.allows("the guard itself"):
                 log.exception("The guard could not look at a request")
 
-    def _examine(self, record: Record) -> None:
+    def _examine(self, record: Record, files: bool) -> None:
         if record.before is not None:
             self._compare(record, record.before)
         if record.number >= self._next_look and self._looking.acquire(blocking=False):
@@ -115,7 +123,7 @@ class Guard:
                 self._look(record.number)
             finally:
                 self._looking.release()
-        if record.written:
+        if record.written and files:
             self._tell_files(record, temporary=False)
         if self._unowned:
             for path in list(self._unowned):
