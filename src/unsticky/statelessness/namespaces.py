@@ -10,10 +10,11 @@ import ctypes
 import os
 import stat
 import sys
+import tempfile
 from collections.abc import Sequence
 
 _NEWNS, _NEWUSER = 0x20000, 0x10000000
-_BIND, _REC, _PRIVATE = 0x1000, 0x4000, 0x40000
+_BIND, _REC, _PRIVATE, _DETACH = 0x1000, 0x4000, 0x40000, 2
 _BASE = "/dev/shm"  # always there on Linux, and no place that an app's own files are in
 
 
@@ -25,6 +26,28 @@ def private_roots() -> list[str]:
     tops = [f"/{name}" for name in sorted(os.listdir("/"))]
     found = {path for path in tops if os.path.isdir(path) and not os.path.islink(path)}
     return sorted(path for path in found | set(_mounted()) if not path.startswith(_SYSTEM) and os.path.isdir(path))
+
+
+def below_no_mount(roots: Sequence[str], mounted: Sequence[str], places: Sequence[str]) -> list[str]:
+    """The same roots for one who may not overlay what other mounts lie in: a user's namespace has those locked.
+
+    Instead of such a root, the topmost directories in it that hold one of `places`, and no mount.
+    """
+    found: dict[str, None] = {}
+    for root in roots:
+        if not _holds_mounts(root, mounted):
+            found[root] = None
+            continue
+        for place in places:
+            parts = place.removeprefix(root).strip("/").split("/")
+            ways = [root + "".join(f"/{part}" for part in parts[:count]) for count in range(1, len(parts) + 1)]
+            if place.startswith(f"{root}/"):
+                found.update(dict.fromkeys([way for way in ways if not _holds_mounts(way, mounted)][:1]))
+    return sorted(found)
+
+
+def _holds_mounts(root: str, mounted: Sequence[str]) -> bool:
+    return any(path.startswith(f"{root}/") for path in mounted)
 
 
 def _mounted() -> list[str]:
@@ -45,12 +68,14 @@ class Overlays:
         if sys.platform != "linux" or not os.path.isdir(_BASE):
             raise OSError("this system has no mount namespaces")
         self._libc = ctypes.CDLL(None, use_errno=True)
-        self._roots = roots
+        # Where an app writes, if nothing else is said. If these can't be private, it is better to say so.
+        self._places = [os.path.realpath(path) for path in (os.getcwd(), tempfile.gettempdir())]
         files = [path for path in _mounted() if os.path.isfile(path) and not path.startswith(_SYSTEM)]
         self._shared = [*files, *(path for path in shared if os.path.exists(path))]
         self._uppers: dict[str, int] = {}  # open directories, by root
         self._layers: list[str] = []  # names of the upper layers so far, the newest last
         self._user = self._unshare()
+        self._roots = below_no_mount(roots, _mounted(), self._places) if self._user else list(roots)
         self._mount(None, "/", None, _REC | _PRIVATE)
         self._mount("tmpfs", _BASE, "tmpfs")
         for kind, paths in (("original", self._roots), ("shared", self._shared)):
@@ -58,19 +83,28 @@ class Overlays:
                 self._bind(path, f"{_BASE}/{kind}/{number}")
 
     def enter(self, name: str) -> None:
-        """From now on writes go into a layer of this process's own, above those of its parent."""
+        """From now on writes go into a layer of this process's own, above those of its parent.
+
+        Raises OSError where the app's own directories can't be private; then all is as it was.
+        """
         if self._layers:
             self._call("unshare", _NEWNS)
             self._mount(None, "/", None, _REC | _PRIVATE)
         here = os.getcwd()
+        private = []
         for number, root in enumerate(self._roots):
             below = [f"{_BASE}/layers/{layer}/{number}/upper" for layer in reversed(self._layers)]
             try:
                 self._overlay(root, [*below, f"{_BASE}/original/{number}"], f"{_BASE}/layers/{name}/{number}")
+                private.append(root)
             except (
                 OSError
             ):  # a file system that no overlay goes over: it stays as it is, also if it is mounted on another
-                self._mount(f"{_BASE}/original/{number}", root, None, _BIND)
+                self._mount(f"{_BASE}/original/{number}", root, None, _BIND | _REC)
+        if exposed := [path for path in self._places if not self._is_private(path, private)]:
+            for root in reversed(self._roots):
+                self._call("umount2", os.fsencode(root), _DETACH)
+            raise OSError(f"no disk of its own for {exposed[0]}")
         for number, path in enumerate(self._shared):
             self._mount(f"{_BASE}/shared/{number}", path, None, _BIND)
         self._uppers = {
@@ -80,6 +114,12 @@ class Overlays:
         self._layers.append(name)
         if len(self._layers) > 1:
             self._mount("tmpfs", _BASE, "tmpfs")  # shared memory of its own, too
+
+    def _is_private(self, path: str, private: Sequence[str]) -> bool:
+        """Whether the innermost root that holds it is an overlay, and its owner known in this namespace."""
+        within = [root for root in self._roots if path == root or path.startswith(f"{root}/")]
+        known = not self._user or not os.access(path, os.W_OK) or os.stat(path).st_uid == os.getuid()
+        return bool(within) and max(within, key=len) in private and known
 
     def written(self) -> dict[str, tuple[int, int]]:
         """The files of this process's own layer: their sizes and times of change, by path."""
@@ -105,7 +145,7 @@ class Overlays:
         else:
             os.makedirs(os.path.dirname(place), exist_ok=True)
             open(place, "x").close()
-        self._mount(path, place, None, _BIND)
+        self._mount(path, place, None, _BIND | _REC)  # a user's namespace may not tear mounts off what they are on
 
     def _unshare(self) -> bool:
         """True if it took a user namespace."""
