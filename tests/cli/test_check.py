@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -204,6 +205,32 @@ def test_threads_that_a_fork_would_lose(tmp_path: Path) -> None:
     assert "schedules (rotate, broadcast)" in done.stdout
 
 
+LIMITED = """
+from flask import Flask
+from flask_limiter import Limiter
+from flask_limiter.util import get_remote_address
+def create_app():
+    app = Flask(__name__)
+    limiter = Limiter(get_remote_address, app=app)
+    @app.get("/cart")
+    @limiter.limit("2 per minute")
+    def cart():
+        return "empty"
+    return app
+"""
+
+
+def test_a_librarys_storage_is_named_with_its_setting(tmp_path: Path) -> None:
+    """Its timers, which fire at once, are no threads that a fork would lose."""
+    options = "shop:create_app()", "--script", "flows.py"
+    done = run(tmp_path, *options, app=LIMITED, script='SCRIPT = [("GET", "/cart")] * 3')
+    assert done.returncode == 1, done.stderr
+    assert re.search(r"  suspect: .*\._storage\.storage\['LIMITER/.*; confirmed by putting it back\n", done.stdout)
+    assert 'set RATELIMIT_STORAGE_URI (or storage_uri=) to "redis://..."' in done.stdout
+    assert "error_handler_spec" not in done.stdout
+    assert "note: " not in done.stdout
+
+
 CRASHING = CLEAN.replace("lambda request: PlainTextResponse", "lambda request: __import__('os')._exit(3) or Plain")
 HANGING = "def app(environ, start_response):\n    __import__('time').sleep(60)"
 FAILING = "def app(environ, start_response):\n    raise RuntimeError('no')"
@@ -223,7 +250,13 @@ app = Starlette(lifespan=lifespan)
     [
         ("nowhere:app --script flows.py", CLEAN, "can't import nowhere: no module nowhere in "),
         ("shop --script flows.py", CLEAN, "'shop' names no app; expected module:attribute"),
-        ("shop:application --script flows.py", CLEAN, "shop has no application, but app"),
+        ("shop:application --script flows.py", CLEAN, "shop (shop.py) has no application; did you mean shop:app?"),
+        ("shop:create_app --script flows.py", FACTORY, "a factory is named by shop:create_app()"),
+        ("shop:app --script flows.py", FACTORY, "shop (shop.py) has no app; did you mean shop:create_app()?"),
+        ("shop:nope --script flows.py", "x = 1", "shop (shop.py) has no nope; which variable holds the app?"),
+        ("./shop.py:app --script flows.py", CLEAN, "'./shop.py' is a file; expected module:attribute"),
+        ("./shop.py:app --script flows.py", CLEAN, "unsticky check shop:app\n"),
+        ("src/shop.py:app --script flows.py", CLEAN, "unsticky check shop:app, in src\n"),
         ("shop:app --script flows.py", "import math, nothing_there", "no module nothing_there"),
         ("shop:app --script flows.py", "1 / 0", "ZeroDivisionError: division by zero (/"),
         ("shop:app --script flows.py", "app = 5", "the app is a int, which can't be called"),

@@ -115,6 +115,8 @@ class _Check:
         count = max((finding.request for finding in found), default=0)
         first, second = controls[0][:count], controls[1][:count]
         for name in findings.to_ablate(found):
+            if not findings.is_doubtful(found, name):
+                continue
             self.told(f"{name} put back")
             run = self.runner.run(schedules.control([turn.step for turn in schedule[:count]], 0), put_back=name)
             if run:

@@ -96,6 +96,16 @@ def confirmed(found: Iterable[Finding], name: str, ablated: Comparison) -> list[
     ]
 
 
+def is_doubtful(found: Iterable[Finding], name: str) -> bool:
+    """Whether there is a finding with that suspect of which none is confirmed yet."""
+    by_name = [[one.confirmed for one in finding.suspects] for finding in found if _names(finding, name)]
+    return not all(any(sure) for sure in by_name)
+
+
+def _names(finding: Finding, name: str) -> bool:
+    return any(one.name == name for one in finding.suspects)
+
+
 def _with_confirmed(finding: Finding, name: str) -> Finding:
     suspects = [replace(one, confirmed=True) if one.name == name else one for one in finding.suspects]
     return replace(finding, suspects=tuple(sorted(suspects, key=lambda one: not one.confirmed)))

@@ -22,6 +22,8 @@ from . import ablation, disks, walk
 from .running import NoApp, Running, find, kind_of, running
 from .wire import Answer, Asked, Changed, End, Fork, Held, Hello, Keep, Kept, Message, Serve, Snapshot, receive, send
 
+_AT_ONCE = 0.2  # seconds
+
 
 class Options(msgspec.Struct):
     """What a boot is told."""
@@ -71,7 +73,7 @@ class _Boot:
     def serve(self) -> None:
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # replicas are reaped by the system
         self._disk.leave()
-        others = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
+        others = _lasting_threads()
         hello = Hello(self._options.name, os.getpid(), self._kind, others, self._disk.name, document=self._document())
         send(self._connection, hello)
         while isinstance(message := receive(self._connection), (Fork, Serve, Snapshot)):
@@ -163,6 +165,14 @@ class _Boot:
             return json.dumps(make()).encode() if callable(make) else b""
         except Exception:
             return b""
+
+
+def _lasting_threads() -> list[str]:
+    """Those that importing the app started, but for timers that fire at once: a fork would lose them."""
+    others = [thread for thread in threading.enumerate() if thread is not threading.main_thread()]
+    for thread in others:
+        thread.join(_AT_ONCE / len(others))
+    return [thread.name for thread in others if thread.is_alive()]
 
 
 class _Writes:

@@ -42,6 +42,8 @@ def find(target: str) -> Any:
     module_name, _, attribute = target.partition(":")
     if not attribute:
         raise NoApp(f"{target!r} names no app; expected module:attribute, such as shop:app")
+    if "/" in module_name or module_name.endswith(".py"):
+        raise NoApp(_file_for_a_module(module_name, attribute))
     sys.path[:0] = [os.getcwd()]
     try:
         found: Any = importlib.import_module(module_name)
@@ -54,12 +56,14 @@ def find(target: str) -> Any:
         try:
             found = getattr(found, name)
         except AttributeError as error:
-            raise NoApp(f"{module_name} has no {attribute}{_apps(sys.modules[module_name])}") from error
+            raise NoApp(_missing(sys.modules[module_name], attribute)) from error
     if attribute.endswith("()"):
         try:
             found = found()
         except BaseException as error:
             raise NoApp(f"{target} can't be made: {_told(error)}") from error
+    elif _needs_nothing(found):
+        raise NoApp(f"{target} is a function that needs no arguments, so no app; a factory is named by {target}()")
     return found
 
 
@@ -273,10 +277,41 @@ def _trace(error: BaseException) -> str:
     return "".join(traceback.format_exception(error))[-4000:]
 
 
-def _apps(module: Any) -> str:
-    """A hint: what else the module has that looks like an app."""
-    found = [name for name, value in vars(module).items() if not name.startswith("_") and _looks_like_app(value)]
-    return f", but {' and '.join(found[:3])}" if found else ""
+def _file_for_a_module(path: str, attribute: str) -> str:
+    """What to write instead, and where."""
+    folder, _, file = path.rpartition("/")
+    where = f", in {folder}" if folder not in ("", ".") else ""
+    name = f"{file.removesuffix('.py')}:{attribute}"
+    return f"{path!r} is a file; expected module:attribute, as Python imports it: unsticky check {name}{where}"
+
+
+def _missing(module: Any, attribute: str) -> str:
+    """Where it was looked for, and what else looks like an app there."""
+    name, place = module.__name__, getattr(module, "__file__", None)
+    apps = [
+        f"{name}:{key}" for key, value in vars(module).items() if not key.startswith("_") and _looks_like_app(value)
+    ]
+    factories = [
+        f"{name}:{key}()"
+        for key, value in vars(module).items()
+        if key.startswith(("create", "make", "get_app", "build")) and _needs_nothing(value)
+    ]
+    hint = (
+        f"did you mean {' or '.join((apps + factories)[:3])}?" if apps + factories else "which variable holds the app?"
+    )
+    return (
+        f"{name} ({os.path.relpath(place)}) has no {attribute}; {hint}"
+        if place
+        else f"{name} has no {attribute}; {hint}"
+    )
+
+
+def _needs_nothing(value: Any) -> bool:
+    """A function of the app's that can be called as it is: a factory, and no app."""
+    if not inspect.isfunction(value) or inspect.iscoroutinefunction(value):
+        return False
+    parameters = inspect.signature(value).parameters.values()
+    return all(one.default is not one.empty or one.kind is one.VAR_KEYWORD for one in parameters)
 
 
 def _looks_like_app(value: Any) -> bool:
