@@ -191,6 +191,24 @@ def test_options_that_can_not_be_meant(tmp_path: Path, options: list[str]) -> No
     assert "--stateless-" in done.stderr
 
 
+def test_an_app_that_can_not_be_imported_leaves_no_socket_open(tmp_path: Path) -> None:
+    """In a suite that takes warnings for errors, too."""
+    options = "--stateless-replicas=2", "--stateless-app", "nowhere:app", "-W", "error"
+    done = run(tmp_path, SHOP, FLASK_TESTS.partition("def test_with")[0], *options)
+    assert done.returncode == 1
+    assert "nowhere:app: can't import nowhere: no module nowhere" in done.stdout
+    assert "ResourceWarning" not in done.stdout + done.stderr
+
+
+def test_an_app_is_not_looked_for_in_modules_of_tests(tmp_path: Path) -> None:
+    """Which pytest names by the directories that they lie in."""
+    (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = --import-mode=importlib\n")
+    (tmp_path / "a-b").mkdir()
+    (tmp_path / "a-b" / "test_more.py").write_text(FLASK_TESTS.partition("def test_with")[0])
+    done = run(tmp_path, SHOP, "from shop import app", "--stateless-replicas=2")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_no_request_at_all(tmp_path: Path) -> None:
     done = run(tmp_path, SHOP, "def test_one(): pass", "--stateless-replicas=2")
     assert done.returncode == 0

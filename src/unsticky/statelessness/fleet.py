@@ -109,9 +109,12 @@ class Fleet:
     def fresh(self, boot: int) -> Connected:
         """A new replica in an interpreter of its own, as like the boot as can be."""
         process, ours = self._start(boot)
-        hello = self._hello(ours, process)
         self._count += 1
-        return self._welcomed(ours, Serve(f"replica-{self._count}"), hello)
+        try:
+            return self._welcomed(ours, Serve(f"replica-{self._count}"), self._hello(ours, process))
+        except BaseException:
+            ours.close()
+            raise
 
     def reset(self) -> None:
         """Empty what is shared."""
@@ -141,7 +144,12 @@ class Fleet:
     def _booted(self, count: int) -> list[Connected]:
         """All at once: importing takes most of a check's time."""
         started = [self._start(number) for number in range(count)]
-        return [Connected(ours, self._hello(ours, process)) for process, ours in started]
+        try:
+            return [Connected(ours, self._hello(ours, process)) for process, ours in started]
+        except BaseException:
+            for _, ours in started:
+                ours.close()
+            raise
 
     def _start(self, boot: int) -> tuple[subprocess.Popen[bytes], socket.socket]:
         ours, theirs = socket.socketpair()
@@ -203,7 +211,11 @@ class Fleet:
         send(channel, message)
         socket.send_fds(channel, [b"f"], [theirs.fileno()])
         theirs.close()
-        return self._welcomed(ours, None, self.boots[boot].hello)
+        try:
+            return self._welcomed(ours, None, self.boots[boot].hello)
+        except BaseException:
+            ours.close()
+            raise
 
     def _welcomed(self, ours: socket.socket, message: Message | None, boot: Hello) -> Connected:
         ours.settimeout(_BOOT)

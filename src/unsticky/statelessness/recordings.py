@@ -109,10 +109,14 @@ def _proofs(found: Checked) -> Sequence[str]:
     return [line for number, one in enumerate(found.of(Verdict.PROVEN), 1) for line in report.proof(number, one)]
 
 
+def _is_of_tests(module: str) -> bool:
+    return module == "conftest" or module.startswith("test_") or module.endswith("_test")
+
+
 def _found(app: Any) -> str:
     """Where a loaded module has the app."""
     for name, module in list(sys.modules.items()):
-        if name not in ("__main__", "conftest") and not name.startswith(("test_", "tests.")):
+        if name != "__main__" and not name.startswith("tests.") and not _is_of_tests(name.rpartition(".")[2]):
             for attribute, value in list(getattr(module, "__dict__", {}).items()):
                 if value is app:
                     return f"{name}:{attribute}"
