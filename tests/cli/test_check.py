@@ -198,8 +198,21 @@ def cart():
 """
 
 
+# Without a framework: two dozen interpreters import it.
+THREADED_WSGI = """
+import threading, time
+hits = 0
+threading.Thread(target=time.sleep, args=(60,), daemon=True, name="refresher").start()
+def app(environ, start_response):
+    global hits
+    hits += 1
+    start_response("200 OK", [("content-type", "text/plain")])
+    return [str(hits).encode()]
+"""
+
+
 def test_threads_that_a_fork_would_lose(tmp_path: Path) -> None:
-    done = run(tmp_path, app=THREADED, script='SCRIPT = [("GET", "/cart"), ("GET", "/cart")]')
+    done = run(tmp_path, app=THREADED_WSGI, script='SCRIPT = [("GET", "/cart"), ("GET", "/cart")]')
     assert done.returncode == 1
     assert "note: importing the app started threads (refresher)" in done.stdout
     assert "schedules (rotate, broadcast)" in done.stdout
@@ -418,7 +431,7 @@ def work():
 def start():
     threading.Thread(target=work).start()
     return "", 202
-@app.get("/slow")
+@app.post("/slow")
 def slow():
     time.sleep(1)
     return "slow"
@@ -434,7 +447,7 @@ def test_work_that_outlives_its_response_is_done_by_every_replica(tmp_path: Path
     (tmp_path / "shared").mkdir()
     arguments = ["shop:app", "--script", "flows.py", "--shared", "shared", "--reset", "shop:reset"]
     done = run(
-        tmp_path, *arguments, app=LATE, script="SCRIPT = [('POST', '/start'), ('GET', '/slow'), ('GET', '/done')]"
+        tmp_path, *arguments, app=LATE, script="SCRIPT = [('POST', '/start'), ('POST', '/slow'), ('GET', '/done')]"
     )
     assert done.returncode == 0, done.stdout + done.stderr
 

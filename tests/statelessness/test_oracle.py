@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from unsticky.statelessness.oracle import compare, shown
@@ -138,12 +138,14 @@ values = st.recursive(
 )
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)  # not of a machine that others use
 @given(st.lists(values, min_size=1, max_size=4))
 def test_a_run_never_differs_from_itself(given: list[Any]) -> None:
     run = [of_json(value) for value in given]
     assert found(run, run, run) == []
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)  # not of a machine that others use
 @given(st.lists(values, min_size=1, max_size=3), st.lists(values, min_size=1, max_size=3), st.lists(values, min_size=1))
 def test_any_responses_can_be_compared(one: list[Any], other: list[Any], third: list[Any]) -> None:
     count = min(len(one), len(other), len(third))
