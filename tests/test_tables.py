@@ -47,8 +47,8 @@ def pick(pool: Pool, key: int) -> Endpoint:
 
 
 def picker(pool: Pool) -> HashPicker:
-    assert pool._hashed
-    return pool._hashed.of(0)
+    assert pool._choices._hashed
+    return pool._choices._hashed.of(0)
 
 
 @pytest.mark.parametrize("balancer", ["ring_hash", "maglev"])
@@ -127,8 +127,8 @@ def test_an_unchanged_level_is_not_built_again() -> None:
     old = picker(pool)._table
     with pool.lock:
         pool.replace([*many(5), endpoint("other", priority=1)])
-    assert pool._hashed
-    eventually(lambda: pool._hashed and not pool._hashed.of(1).empty)
+    assert pool._choices._hashed
+    eventually(lambda: pool._choices._hashed and not pool._choices._hashed.of(1).empty)
     assert picker(pool)._table is old
     with pool.lock:
         pool.replace([*many(4), endpoint("h4", weight=50), endpoint("other", priority=1)])
