@@ -66,6 +66,9 @@ def shop() -> Iterator[ModuleType]:
     sys.modules["ablated_shop"] = module
     yield module
     del sys.modules["ablated_shop"]
+    for held in vars(module).values():
+        if isinstance(held, sqlite3.Connection):
+            held.close()
 
 
 def suspects(before: walk.Held) -> list[str]:
