@@ -6,6 +6,11 @@ import os
 from collections.abc import Generator
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# No test asserts a time, and a machine that others use is slow at any moment.
+settings.register_profile("unsticky", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unsticky")
 
 
 @pytest.hookimpl(wrapper=True)
