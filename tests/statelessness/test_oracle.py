@@ -87,6 +87,50 @@ def test_order_that_differs_between_the_controls_means_nothing(one: Response, ot
     assert found([one, one], [other, other], [other, one]) == []
 
 
+def test_the_order_of_a_set_is_noise_beside_what_is_random() -> None:
+    def page(seed: int, number: int) -> Response:
+        return of_text(f"<p n=x{seed}y{number}>{', '.join(ORDERS[seed])}</p>")
+
+    def objects(seed: int, number: int) -> Response:
+        return of_json([{"name": name, "id": f"{seed}-{number}-{name}"} for name in ORDERS[seed]])
+
+    def lines(seed: int, number: int) -> Response:
+        return of_text(f"nonce x{seed}y{number}\n" + "\n".join(f"<li>{name}</li>" for name in ORDERS[seed]))
+
+    def header(seed: int, number: int) -> Response:
+        return of_json(1, allow_tags=", ".join(ORDERS[seed]), x_id=f"{seed}-{number}")
+
+    for response in (page, objects, lines, header):
+        runs = [[response(seed, 10 * run + turn) for turn, seed in enumerate(order)] for run, order in enumerate(RUNS)]
+        assert found(*runs) == []
+
+
+ORDERS = {1: ("ann", "bob", "cid"), 2: ("cid", "ann", "bob"), 3: ("bob", "cid", "ann")}
+RUNS = ((1, 1, 1), (2, 2, 2), (1, 2, 3))  # the hash seed of each request's replica
+
+
+def test_a_member_that_only_one_replica_has_counts_in_any_order() -> None:
+    def run(*orders: Sequence[str]) -> list[Response]:
+        return [
+            of_json([{"name": name, "id": f"{id(orders)}{name}{turn}"} for name in order], tags=", ".join(order))
+            for turn, order in enumerate(orders)
+        ]
+
+    control, again = run(ORDERS[1], ORDERS[1]), run(ORDERS[2], ORDERS[2])
+    assert "header tags" in found(control, again, run(ORDERS[2], ("ann", "cid")))
+    assert "the length of body" in found(control, again, run(ORDERS[2], ("ann", "cid")))
+    assert "header tags" in found(control, again, run(ORDERS[2], ("ann", "dan", "cid")))
+    assert "body[1].name" in found(control, again, run(ORDERS[2], ("ann", "dan", "cid")))
+
+
+def test_shards_by_the_hash_seed_are_no_order() -> None:
+    def run(*shards: Sequence[int]) -> list[Response]:
+        return [of_json([{"shard": shard} for shard in given]) for given in shards]
+
+    one, two = (0, 1, 2, 0, 1), (2, 0, 0, 1, 0)
+    assert found(run(one, one), run(two, two), run(one, two)) != []
+
+
 def test_order_that_is_the_same_in_the_controls_counts() -> None:
     assert found([of_json([1, 2])], [of_json([1, 2])], [of_json([2, 1])]) == ["body[0]", "body[1]"]
 

@@ -68,7 +68,7 @@ def unordered(one: Any, other: Any, at: Path = ()) -> Iterator[Path]:
         for key in one.keys() & other.keys():
             yield from unordered(one[key], other[key], (*at, key))
     elif isinstance(one, str) and isinstance(other, str):
-        if one != other and sorted(_tokens(one)) == sorted(_tokens(other)):
+        if same_tokens(one, other):
             yield at
     elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
         if one != other and _sorted(one) == _sorted(other):
@@ -76,6 +76,16 @@ def unordered(one: Any, other: Any, at: Path = ()) -> Iterator[Path]:
         else:
             for number, (mine, yours) in enumerate(zip(one, other, strict=True)):
                 yield from unordered(mine, yours, (*at, number))
+
+
+def same_tokens(one: str, other: str) -> bool:
+    """Whether two texts are the same tokens in another order."""
+    return one != other and sorted(_tokens(one)) == sorted(_tokens(other))
+
+
+def in_any_order(text: str) -> str:
+    """The same for all texts that are the same tokens."""
+    return " ".join(sorted(_tokens(text)))
 
 
 def leaves(response: Response, tree: Any, without_order: Iterable[Path] = ()) -> Leaves:
@@ -130,7 +140,7 @@ def _flat(tree: Any, at: Path, without_order: frozenset[Path]) -> Leaves:
             found.update(_flat(value, (*at, number), without_order))
         return found
     if isinstance(tree, str):
-        return {at: " ".join(sorted(_tokens(tree))) if at in without_order else _masked(tree)}
+        return {at: in_any_order(tree) if at in without_order else _masked(tree)}
     return {at: _masked(json.dumps(tree))}
 
 
