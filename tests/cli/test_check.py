@@ -63,6 +63,36 @@ def test_no_counter_example(tmp_path: Path) -> None:
     assert done.stdout.endswith("No counter-example in 1 request x 2 schedules (amnesia, broadcast).\n")
 
 
+TROUBLED = """
+import os, signal
+from flask import Flask
+app = Flask(__name__)
+@app.get("/dies")
+def dies():
+    os.kill(os.getpid(), signal.SIGKILL)
+@app.get("/full")
+def full():
+    return "no", 503
+@app.get("/cart")
+def cart():
+    return "empty"
+"""
+
+
+@pytest.mark.parametrize(("isolation", "strict", "status"), [("auto", (), 0), ("swap", ("--strict",), 1)])
+def test_what_is_not_answered_is_not_covered(
+    tmp_path: Path, isolation: str, strict: tuple[str, ...], status: int
+) -> None:
+    script = 'SCRIPT = [("GET", "/dies"), ("GET", "/full"), ("GET", "/cart")]'
+    given = ("shop:app", "--script", "flows.py", "--isolate", isolation, *strict)
+    done = run(tmp_path, *given, app=TROUBLED, script=script)
+    assert done.returncode == status, done.stdout + done.stderr
+    assert "INCONCLUSIVE: GET /dies\n  the replica died in the control already; not covered" in done.stdout
+    assert "INCONCLUSIVE: GET /full\n  it is 503 in the control already; not covered" in done.stdout
+    last = done.stdout.splitlines()[-1]
+    assert last.startswith("INCONCLUSIVE: 2 of 3 requests not covered. No counter-example in 1 request x 2 schedules")
+
+
 def test_the_report_for_machines(tmp_path: Path) -> None:
     done = run(tmp_path, "shop:app", "--script", "flows.py", "--json", "-", app=LEAKY, script=SCRIPT)
     report = json.loads(done.stdout)

@@ -35,7 +35,7 @@ Cookies are kept as a browser keeps them. Sessions of unsticky go to a store of 
 are what all replicas share: empty them with --reset, and name files that all replicas see with --shared. What
 [statelessness] of the settings that are found here says of `packages`, `shared` and `allow` counts as well.
 
-exit status: 0 no counter-example, 1 proven (or suspected, with --strict), 2 the check could not be done
+exit status: 0 no counter-example, 1 proven (or suspected or inconclusive, with --strict), 2 the check could not be done
 
 examples:
   unsticky check shop:app --script flows.py
@@ -64,7 +64,7 @@ _ARGUMENTS: dict[str, dict[str, Any]] = {
     "--isolate": {"choices": ("auto", "ns", "swap", "none"), "default": "auto", "help": "how disks are kept apart"},
     "--timeout": {"metavar": "SECONDS", "type": _seconds, "default": 10.0, "help": "for one request (10)"},
     "--keep-store": {"action": "store_true", "help": "leave sessions where the settings say; --reset empties them"},
-    "--strict": {"action": "store_true", "help": "fail on suspects, too"},
+    "--strict": {"action": "store_true", "help": "fail on what is suspected or inconclusive, too"},
     "--verbose": {"action": "store_true", "help": "print what is only worth knowing, too"},
     "--json": {"metavar": "FILE", "help": "write the report as JSON; - is standard output, and nothing else there"},
 }
@@ -100,7 +100,9 @@ def check(options: argparse.Namespace) -> int:
         return 2
     if options.json != "-":
         print("\n".join(report.lines(found, everything=options.verbose)))
-    failed = found.of(Verdict.PROVEN) or (options.strict and found.of(Verdict.SUSPECT))
+    failed = found.of(Verdict.PROVEN) or (
+        options.strict and (found.of(Verdict.SUSPECT) or found.of(Verdict.INCONCLUSIVE))
+    )
     return 1 if failed else 0
 
 

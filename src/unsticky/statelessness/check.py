@@ -50,6 +50,7 @@ class Checked:
     notes: tuple[str, ...]
     findings: tuple[Finding, ...]
     seconds: float
+    uncovered: int = 0  # requests of the script that are inconclusive
 
     def of(self, verdict: Verdict) -> tuple[Finding, ...]:
         return tuple(finding for finding in self.findings if finding.verdict is verdict)
@@ -74,6 +75,7 @@ class _Check:
         boot_values = self._boot_values()
         control = self._run("control", schedules.control(every, 0), watched=True)
         self._alive(control)
+        failing = findings.uncovered(control, self.steps)
         again = self._run("control on another boot", schedules.control(every, 1))
         name, make = ("amnesia", schedules.amnesia) if self.fleet.forks else ("rotate", schedules.rotate)
         found = self._experiment(name, make(every, boots), control, again, boot_values)
@@ -81,7 +83,7 @@ class _Check:
         control = self._run("control, reads repeated", schedules.control(longer, 0), watched=True)
         again = self._run("the same on another boot", schedules.control(longer, 1))
         found += self._experiment("broadcast", schedules.broadcast(longer, boots), control, again, boot_values)
-        found = _each_request_once(found)
+        found = _each_request_once(failing + found)
         found += findings.suspected(control, self.steps, found, self.plan.allow)
         found += findings.files(control, self.steps, found)
         return found
@@ -201,9 +203,10 @@ def examine(
         text = "files are swapped, and what child processes write is not seen"
         under_way.notes.append(f"no mount namespaces here: {text}")
     found = under_way.findings()
+    unsure = {finding.title for finding in found if finding.verdict is Verdict.INCONCLUSIVE}
     return Checked(
         plan, boot.kind, len(steps), tuple(under_way.names), boot.isolation, tuple(under_way.notes), tuple(found),
-        clock.monotonic() - started,
+        clock.monotonic() - started, sum(step.title in unsure for step in steps),
     )  # fmt: skip
 
 

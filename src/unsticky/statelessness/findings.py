@@ -23,7 +23,7 @@ class Verdict(Enum):
 
     PROVEN = "PROVEN"  # a response changed, and only the routing had
     SUSPECT = "SUSPECT"  # the process changed again and again; no response showed it
-    INCONCLUSIVE = "INCONCLUSIVE"  # the controls disagree with each other
+    INCONCLUSIVE = "INCONCLUSIVE"  # the controls disagree with each other, or were not answered
     INFO = "INFO"  # worth knowing
 
 
@@ -118,6 +118,18 @@ def inconclusive(
     titles = dict.fromkeys(script[control[turn].turn.step].title for turn in comparison.unstable)
     text = "the controls got different statuses from the same requests; nothing can be said of it"
     return [Finding(Verdict.INCONCLUSIVE, title, schedule, found=text) for title in titles]
+
+
+def uncovered(control: Sequence[Ran], script: Sequence[Step]) -> list[Finding]:
+    """Requests that one replica, asked on its own, does not answer, or with a 5xx: no other can be told from it."""
+    why: dict[str, str] = {}
+    for ran in control:
+        if ran.response.failure or ran.response.status >= 500:
+            why.setdefault(script[ran.turn.step].title, ran.response.failure or f"it is {ran.response.status}")
+    return [
+        Finding(Verdict.INCONCLUSIVE, title, "control", found=f"{text} in the control already; not covered")
+        for title, text in why.items()
+    ]
 
 
 def suspected(

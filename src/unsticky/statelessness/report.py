@@ -45,6 +45,8 @@ def document(checked: Checked) -> dict[str, Any]:
         "notes": list(checked.notes),
         "proven": len(checked.of(Verdict.PROVEN)),
         "suspect": len(checked.of(Verdict.SUSPECT)),
+        "inconclusive": len(checked.of(Verdict.INCONCLUSIVE)),
+        "uncovered": checked.uncovered,
         "findings": [{**asdict(finding), "verdict": finding.verdict.value} for finding in checked.findings],
     }
 
@@ -77,9 +79,14 @@ def _other(finding: Finding) -> Iterator[str]:
 
 def _verdict(checked: Checked) -> str:
     proven, suspect = len(checked.of(Verdict.PROVEN)), len(checked.of(Verdict.SUSPECT))
+    missed = f"{checked.uncovered:,} of {_counted(checked.requests, 'request')} not covered"
     if proven:
-        return f"NOT STATELESS: {_counted(proven, 'request')} proven to depend on the replica."
+        also = f" {missed}." if checked.uncovered else ""
+        return f"NOT STATELESS: {_counted(proven, 'request')} proven to depend on the replica.{also}"
     suspects = f" {_counted(suspect, 'suspect')} to look at (--strict fails on them)." if suspect else ""
+    if checked.uncovered:
+        rest = _counted(checked.requests - checked.uncovered, "request")
+        return f"INCONCLUSIVE: {missed}. No counter-example in {rest} x {_of_schedules(checked)}.{suspects}"
     return f"No counter-example in {_counted(checked.requests, 'request')} x {_of_schedules(checked)}.{suspects}"
 
 
