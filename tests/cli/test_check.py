@@ -546,3 +546,72 @@ def test_terminated_it_cleans_up(tmp_path: Path) -> None:
     assert process.wait(60) == 128 + signal.SIGTERM
     eventually(lambda: leftovers(tmp_path) == [])
     assert not list(tmp_path.glob("unsticky-check-*"))
+
+
+HUNG = """
+import subprocess, sys, time
+from pathlib import Path
+{start}
+def app(environ, start_response):
+    Path("data.txt").write_text("the replica's")
+    subprocess.Popen(["sleep", "300"], start_new_session=True)
+    Path({hung!r}).touch()
+    time.sleep(1000)
+"""
+THREAD = "import threading\nthreading.Thread(target=time.sleep, args=(300,), daemon=True).start()"
+
+
+def hung(tmp_path: Path, *, start: str = "", isolate: str = "swap") -> subprocess.Popen[bytes]:
+    """A check whose request hangs by now."""
+    mark = tmp_path / "shared" / "hung"
+    mark.parent.mkdir()
+    (tmp_path / "data.txt").write_text("the host's")
+    (tmp_path / "shop.py").write_text(HUNG.format(start=start, hung=str(mark)))
+    (tmp_path / "flows.py").write_text(READ)
+    command = [sys.executable, "-m", "unsticky", "check", "shop:app", "--script", "flows.py", "--timeout", "600"]
+    arguments = ["--isolate", isolate, "--shared", "shared"]
+    process = subprocess.Popen([*command, *arguments], cwd=tmp_path, stderr=subprocess.PIPE, start_new_session=True)
+    eventually(mark.exists, timeout=30)
+    return process
+
+
+@pytest.mark.parametrize(("given", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 128 + signal.SIGTERM)])
+def test_interrupted_it_does_not_wait_for_a_request_that_hangs(
+    tmp_path: Path, given: signal.Signals, status: int
+) -> None:
+    process = hung(tmp_path)
+    os.killpg(process.pid, given)
+    _, said = process.communicate(timeout=20)
+    assert process.returncode == status
+    assert b"Traceback" not in said
+    assert leftovers(tmp_path) == []
+    assert (tmp_path / "data.txt").read_text() == "the host's"
+
+
+@pytest.mark.parametrize("start", ["", THREAD], ids=["forks", "interpreters"])
+@pytest.mark.parametrize("isolate", ["auto", "swap"])
+def test_killed_while_a_request_hangs_it_leaves_nothing(tmp_path: Path, start: str, isolate: str) -> None:
+    process = hung(tmp_path, start=start, isolate=isolate)
+    process.kill()
+    process.communicate()
+    eventually(lambda: leftovers(tmp_path) == [])
+    assert (tmp_path / "data.txt").read_text() == "the host's"
+
+
+IMPORTING = """
+import time
+from pathlib import Path
+Path("booting").touch()
+time.sleep(1000)
+"""
+
+
+def test_killed_while_the_import_hangs_it_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text(IMPORTING)
+    (tmp_path / "flows.py").write_text(READ)
+    command = [sys.executable, "-m", "unsticky", "check", "shop:app", "--script", "flows.py", "--isolate", "none"]
+    process = subprocess.Popen(command, cwd=tmp_path)
+    eventually((tmp_path / "booting").exists, timeout=30)
+    process.kill()
+    process.wait()
+    eventually(lambda: leftovers(tmp_path) == [])

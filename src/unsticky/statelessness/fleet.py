@@ -19,11 +19,10 @@ from typing import Any, Self
 import msgspec
 
 from ..errors import CheckError
-from . import disks
+from . import disks, orphans
 from .replica import Options
 from .wire import Answer, Asked, End, Fork, Hello, Keep, Kept, Message, Serve, Snapshot, receive, send
 
-_MARK = "UNSTICKY_CHECK"  # in the environment of all that a check starts, and of what that starts
 _BOOT = 60.0  # seconds that importing an app may take
 _TAIL = 2000  # characters of a replica's output that an error shows
 
@@ -51,6 +50,11 @@ class Connected:
     def kill(self) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.hello.pid, signal.SIGKILL)
+
+    def drop(self) -> None:
+        """End it at once, whatever it does."""
+        self.kill()
+        self._connection.close()
 
     def end(self) -> None:
         """Let it go: its app's shutdown runs."""
@@ -92,7 +96,7 @@ class Fleet:
         self._processes: list[subprocess.Popen[bytes]] = []
         self._options = Options(
             "", app, isolation, [*map(os.path.abspath, shared), str(self.state)], str(self._own / "aside"),
-            secrets.token_hex(16), list(packages),
+            secrets.token_hex(16), str(self.state), os.getpid(), list(packages),
         )  # fmt: skip
         self.boots: list[Connected] = []
         try:
@@ -123,13 +127,13 @@ class Fleet:
 
     def close(self) -> None:
         """End every process, and remove every file."""
-        for boot in self.boots:
-            boot._connection.close()
         for process in self._processes:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-        _kill_marked(self._mark)
+        for boot in self.boots:
+            boot._connection.close()
+        orphans.kill_marked(self._mark)
         disks.put_back(self._options.own)
         shutil.rmtree(self._own, ignore_errors=True)
 
@@ -176,7 +180,7 @@ class Fleet:
             "HOSTNAME": host,
             "TMPDIR": str(temporary),
             "PYTHONDONTWRITEBYTECODE": "1",
-            _MARK: self._mark,
+            orphans.MARK: self._mark,
         }
         if not self._keep_store:
             mine["UNSTICKY_SESSION__STORE"] = f"sqlite:///{self.state}/sessions.db"
@@ -242,14 +246,3 @@ class Fleet:
     def asked(self, replica: Connected, request: Asked) -> Answer:
         answer: Answer = replica.ask(request, self._timeout)
         return answer
-
-
-def _kill_marked(mark: str) -> None:
-    """End what apps started in sessions of their own. Linux tells each process's environment; elsewhere it stays."""
-    wanted = f"{_MARK}={mark}".encode()
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            if wanted in (entry / "environ").read_bytes().split(b"\0"):
-                os.kill(int(entry.name), signal.SIGKILL)
-        except (OSError, ValueError):  # gone, or not ours to look at
-            continue

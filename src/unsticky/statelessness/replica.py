@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from . import ablation, disks, walk
+from . import ablation, disks, orphans, walk
 from .running import NoApp, Running, find, kind_of, running
 from .wire import Answer, Asked, Changed, End, Fork, Held, Hello, Keep, Kept, Message, Serve, Snapshot, receive, send
 
@@ -34,12 +34,16 @@ class Options(msgspec.Struct):
     shared: list[str]
     own: str  # a directory for files that are kept aside
     key: str  # of fingerprints, in hexadecimal
+    state: str  # a directory that all replicas share
+    parent: int  # the process of the check
     packages: list[str] = []  # whose values are looked at; empty: the package of the app
 
 
 def main(arguments: list[str]) -> None:
     connection = socket.socket(fileno=int(arguments[0]))
     options = msgspec.json.decode(arguments[1], type=Options)
+    mark = os.environ.get(orphans.MARK, "")  # before the app can change it
+    orphans.die_with(options.parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the check ends us; its terminal's Ctrl-C is for it
     try:
         boot = _Boot(options, connection)
@@ -47,6 +51,7 @@ def main(arguments: list[str]) -> None:
         send(connection, Hello(options.name, os.getpid(), problem=str(problem)))
         return
     boot.serve()
+    orphans.clean_up(options.parent, mark, options.own, options.state)
 
 
 class _Boot:
@@ -58,6 +63,7 @@ class _Boot:
         try:
             self._disk = disks.choose(options.isolation, options.shared, options.own)
             self._disk.boot()
+            orphans.die_with(options.parent)  # again: a user namespace gave new rights
         except OSError as error:
             raise NoApp(f"--isolate {options.isolation}: not allowed here: {error}") from error
         self._writes = _Writes()
@@ -76,22 +82,26 @@ class _Boot:
         others = _lasting_threads()
         hello = Hello(self._options.name, os.getpid(), self._kind, others, self._disk.name, document=self._document())
         send(self._connection, hello)
+        orphans.outlive()
         while isinstance(message := receive(self._connection), (Fork, Serve, Snapshot)):
             if isinstance(message, Snapshot):
                 send(self._connection, Held(self._look()))
             elif isinstance(message, Serve):
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                orphans.die_with(self._options.parent)
                 return self.replica(message.name, self._connection)
             else:
                 _, fds, _, _ = socket.recv_fds(self._connection, 1, 1)
                 self._fork(message.name, socket.socket(fileno=fds[0]))
 
     def _fork(self, name: str, connection: socket.socket) -> None:
+        boot = os.getpid()
         if os.fork():
             connection.close()
             return
         status = 1
         try:
+            orphans.die_with(boot)
             self._connection.close()
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             random.seed()  # as a process has it that begins anew

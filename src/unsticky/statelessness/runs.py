@@ -70,6 +70,10 @@ class Runner:
             if put_back and not self._keeps(schedule[0], kept, put_back):
                 return ()
             return tuple(self._turns(schedule, kept, watched, interpreters, pace))
+        except (KeyboardInterrupt, SystemExit):  # a request may hang: who interrupts does not wait for it
+            while kept:
+                kept.popitem()[1].drop()
+            raise
         finally:
             for replica in kept.values():
                 replica.end()
