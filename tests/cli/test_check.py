@@ -302,7 +302,7 @@ app = Starlette(lifespan=lifespan)
         ("src/shop.py:app --script flows.py", CLEAN, "unsticky check shop:app, in src\n"),
         ("shop:app --script flows.py", "import math, nothing_there", "no module nothing_there"),
         ("shop:app --script flows.py", "1 / 0", "ZeroDivisionError: division by zero (/"),
-        ("shop:app --script flows.py", "app = 5", "the app is a int, which can't be called"),
+        ("shop:app --script flows.py", "app = 5", "the app is an int, which can't be called"),
         ("shop:app --script flows.py", "raise SystemExit(4)", "can't import shop: SystemExit: 4"),
         ("shop:app --script flows.py", "__import__('os')._exit(3)", "the interpreter ended while importing it"),
         ("shop:app --script nothing.py", CLEAN, "nothing.py: no such file"),
@@ -546,6 +546,30 @@ def test_terminated_it_cleans_up(tmp_path: Path) -> None:
     assert process.wait(60) == 128 + signal.SIGTERM
     eventually(lambda: leftovers(tmp_path) == [])
     assert not list(tmp_path.glob("unsticky-check-*"))
+
+
+ORDERS = """
+from uuid import uuid4
+from flask import Flask, jsonify
+app = Flask(__name__)
+ORDERS = {}
+@app.post("/orders")
+def order():
+    made = str(uuid4())
+    ORDERS[made] = "tea"
+    return jsonify(id=made)
+@app.get("/orders/<made>")
+def read(made):
+    return (ORDERS[made], 200) if made in ORDERS else ("no such order", 404)
+"""
+BY_PATH = 'SCRIPT = [("POST", "/orders"), ("GET", lambda seen: "/orders/" + seen[0].json()["id"])]'
+
+
+def test_a_path_made_of_an_earlier_response(tmp_path: Path) -> None:
+    done = run(tmp_path, app=ORDERS, script=BY_PATH)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "PROVEN 1: GET (SCRIPT[1]) depends on which replica answers" in done.stdout
+    assert "suspect: shop:ORDERS" in done.stdout
 
 
 HUNG = """

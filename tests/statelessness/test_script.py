@@ -10,6 +10,7 @@ import pytest
 
 from unsticky.errors import ScriptError
 from unsticky.statelessness import script
+from unsticky.statelessness.forks import _again
 from unsticky.statelessness.schedules import FRESH, amnesia, broadcast, control, expanded, rotate
 from unsticky.statelessness.step import Step
 
@@ -161,3 +162,27 @@ def test_a_broadcast_sends_reads_to_all_and_writes_to_one_after_the_other() -> N
     assert {turn.boot for turn in turns if turn.step == 3} == {0, 1, 2}
     writes = [turn.boot for turn in turns if turn.step in (1, 2)]
     assert writes[0] != writes[1]
+
+
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [
+        (lambda seen: None, "gave None; expected a path"),
+        (lambda seen: "cart", "gave 'cart'; expected a path"),
+        (lambda seen: seen[4], "its path's function: IndexError"),
+    ],
+)
+def test_a_function_that_makes_no_path(path: Any, told: str) -> None:
+    with pytest.raises(ScriptError, match=told):
+        Step("GET", path).target([])
+
+
+def test_an_exception_of_a_fork_is_of_its_own_class() -> None:
+    raised = _again(__name__, "Odd", ["ab"])
+    assert type(raised) is Odd
+    assert raised.args == ("ab",)
+
+
+class Odd(Exception):
+    def __init__(self, one: str, other: str) -> None:
+        super().__init__(one + other)

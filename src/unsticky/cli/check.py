@@ -29,6 +29,7 @@ A script is a Python file:
       ("POST", "/login", {"form": {"user": "ann"}}),          # or {"json": ...}, {"headers": ...}, {"file": [...]}
       ("GET", "/cart"),
       ("POST", "/pay", lambda seen: {"headers": {"x-csrf": seen[0].json()["csrf"]}}),
+      ("GET", lambda seen: "/orders/" + seen[2].json()["id"]),  # a path of an earlier response
   ]
 
 Cookies are kept as a browser keeps them. Sessions of unsticky go to a store of the check's own. Databases of your own
@@ -46,9 +47,12 @@ examples:
 
 
 def _seconds(text: str) -> float:
-    seconds = float(text)
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
     if not 0 < seconds < float("inf"):
-        raise argparse.ArgumentTypeError("expected seconds above 0")
+        raise argparse.ArgumentTypeError(f"expected seconds above 0, such as 2.5, got {text!r}")
     return seconds
 
 

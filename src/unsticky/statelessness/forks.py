@@ -117,7 +117,9 @@ def _again(module: str, name: str, arguments: list[Any]) -> BaseException:
     kind = getattr(sys.modules.get(module), name, None)
     try:
         if isinstance(kind, type) and issubclass(kind, BaseException):
-            return kind(*arguments)
+            error = kind.__new__(kind, *arguments)  # its __init__ may want others than it passed on
+            error.args = tuple(arguments)
+            return error
     except Exception:  # it wants other arguments
         pass
     return RuntimeError(f"{module}.{name}: {', '.join(map(str, arguments))}")

@@ -70,7 +70,7 @@ def find(target: str) -> Any:
 def kind_of(app: Any) -> Kind:
     """By what its call takes: (scope, receive, send) or (environ, start_response). Raises NoApp."""
     if not callable(app):
-        raise NoApp(f"the app is a {type(app).__name__}, which can't be called")
+        raise NoApp(f"the app is {_article(type(app).__name__)}, which can't be called")
     call = app if inspect.isfunction(app) or inspect.ismethod(app) else type(app).__call__
     if inspect.iscoroutinefunction(call):
         return "asgi"
@@ -79,6 +79,10 @@ def kind_of(app: Any) -> Kind:
     except (TypeError, ValueError):
         return "wsgi"
     return "asgi" if names[:3] == ["scope", "receive", "send"] or len(names) == 1 else "wsgi"
+
+
+def _article(noun: str) -> str:
+    return f"{'an' if noun[:1] in 'aeiouAEIOU' else 'a'} {noun}"
 
 
 def running(app: Any, kind: Kind) -> Running:

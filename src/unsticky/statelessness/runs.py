@@ -123,10 +123,11 @@ class Runner:
 
     def _request(self, turn: Turn, seen: Mapping[int, Response], watched: bool) -> Asked:
         step = self.script[turn.step]
-        headers, body = step.content([seen[number] for number in range(turn.step)])
+        before = [seen[number] for number in range(turn.step)]
+        path, (headers, body) = step.target(before), step.content(before)
         if self._jar and not any(name == "cookie" for name, _ in headers):
             headers = [*headers, ("cookie", "; ".join(f"{name}={value}" for name, value in self._jar.items()))]
-        return Asked(step.method, step.path, headers, body, watched)
+        return Asked(step.method, path, headers, body, watched)
 
     def _keep_cookies(self, response: Response) -> None:
         for name, value in cookies(response):

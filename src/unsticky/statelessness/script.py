@@ -54,12 +54,14 @@ def _step(entry: object, place: str) -> Step:
     method, path, options = (*entry, None)[:3]
     if not isinstance(method, str) or method.upper() not in METHODS:
         raise ScriptError(f"{place}: {method!r} is no method; allowed are {', '.join(sorted(METHODS))}")
-    if not isinstance(path, str) or not path.startswith("/"):
-        raise ScriptError(f"{place}: {path!r} is no path; it must begin with a slash")
+    if not callable(path) and (not isinstance(path, str) or not path.startswith("/")):
+        raise ScriptError(
+            f"{place}: {path!r} is no path; it must begin with a slash, or be a function of the responses so far"
+        )
     options = {} if options is None else options
     if not callable(options) and not isinstance(options, Mapping):
         raise ScriptError(f"{place}: options must be a mapping, or a function of the responses so far")
-    step = Step(method.upper(), path, options)
+    step = Step(method.upper(), path, options, place.rpartition(": ")[2])
     if not callable(options):
         step.content(())  # what is wrong is told before anything runs
     return step

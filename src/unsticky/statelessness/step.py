@@ -21,12 +21,28 @@ class Step:
     """One request. `options` makes its headers and body of the run's responses so far: a token may come from one."""
 
     method: str
-    path: str  # with the query
+    path: str | Callable[[Seen], str]  # with the query; a function makes it of the run's responses so far
     options: Mapping[str, Any] | Callable[[Seen], Mapping[str, Any]] = field(default_factory=dict)
+    place: str = "a function"  # in the script
 
     @property
     def title(self) -> str:
-        return f"{self.method} {self.path}"
+        """Of a path that a function makes, the place in the script: it is another one each time."""
+        return f"{self.method} {self.path if isinstance(self.path, str) else f'({self.place})'}"
+
+    def target(self, seen: Seen) -> str:
+        """The path. Raises ScriptError for a function that can't make one."""
+        if isinstance(self.path, str):
+            return self.path
+        try:
+            path = self.path(seen)
+        except Exception as error:
+            raise ScriptError(f"{self.title}: its path's function: {type(error).__name__}: {error}") from error
+        if not isinstance(path, str) or not path.startswith("/"):
+            raise ScriptError(
+                f"{self.title}: its path's function gave {path!r}; expected a path that begins with a slash"
+            )
+        return path
 
     def content(self, seen: Seen) -> tuple[list[tuple[str, str]], bytes]:
         """Headers and body. Raises ScriptError for options that are none, or can't be made."""
