@@ -115,14 +115,10 @@ class WithSession:
         current.set(exchange)
         try:
             await self.app(scope, receive, exchange.send)
-        except SessionUnavailable as error:
+        except (SessionUnavailable, SessionLimitReached) as error:  # the second of `session.save()`
             if scope["type"] != "http" or exchange.started:
                 raise
-            await exchange.answer_unavailable(error)
-        except SessionLimitReached:  # of `session.save()`
-            if scope["type"] != "http" or exchange.started:
-                raise
-            await exchange.answer_limit()
+            await exchange.answer_refused(error)
         except DeadlineExceeded:
             if scope["type"] != "http" or exchange.started:
                 await exchange.finish_failed()
@@ -256,15 +252,10 @@ class _Exchange(Inbound, RequestState):
         http = message["type"] == "http.response.start"
         try:
             committed = await self._host.sessions.write_async(self.session)
-        except SessionUnavailable as error:
+        except (SessionUnavailable, SessionLimitReached) as error:
             if not http:
                 raise
-            await self.answer_unavailable(error)
-            return
-        except SessionLimitReached:
-            if not http:
-                raise
-            await self.answer_limit()
+            await self.answer_refused(error)
             return
         self.started = True
         self.session.seal()
@@ -306,11 +297,11 @@ class _Exchange(Inbound, RequestState):
             except SessionValueError as error:
                 log.error("A change that was made to a session is lost: %s", error)
 
-    async def answer_unavailable(self, error: SessionUnavailable) -> None:
-        await self._answer(503, UNAVAILABLE_BODY, [(b"retry-after", str(error.retry_after).encode())])
-
-    async def answer_limit(self) -> None:
-        await self._answer(409, LIMIT_BODY, [])
+    async def answer_refused(self, error: SessionUnavailable | SessionLimitReached) -> None:
+        if isinstance(error, SessionLimitReached):
+            await self._answer(409, LIMIT_BODY, [])
+        else:
+            await self._answer(503, UNAVAILABLE_BODY, [(b"retry-after", str(error.retry_after).encode())])
 
     async def answer_late(self) -> None:
         await self._answer(504, LATE_BODY, [])

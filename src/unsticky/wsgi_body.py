@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -20,3 +21,33 @@ def close(body: Iterable[bytes]) -> None:
     end = getattr(body, "close", None)
     if end is not None:
         end()
+
+
+class BodyOf:
+    """A body that the app makes while it is sent: each step sees `variable` as its request has it, nothing else does.
+
+    Subclasses say what its close is.
+    """
+
+    __slots__ = ("_body", "_chunks", "_seen", "_variable")
+
+    def __init__(self, body: Iterable[bytes], variable: ContextVar[Any], seen: Any) -> None:
+        self._body = body
+        self._variable = variable
+        self._seen = seen
+
+    def __iter__(self) -> Iterator[bytes]:
+        self._chunks = self._run(iter, self._body)
+        return self
+
+    def __next__(self) -> bytes:
+        chunk: bytes = self._run(next, self._chunks)
+        return chunk
+
+    def _run(self, step: Callable[[Any], Any], argument: Any) -> Any:
+        before = self._variable.get()
+        self._variable.set(self._seen)
+        try:
+            return step(argument)
+        finally:
+            self._variable.set(before)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 from .arrivals import LATE_BODY, Arrivals
 from .context import NO_DEADLINE, Arrival, RequestState, current, deadline_of
 from .session.cookie import Header, Headers, InboundCookies
 from .session.inbound import Device
 from .session.session import Session
-from .wsgi_body import close, is_ready
+from .wsgi_body import BodyOf, close, is_ready
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -46,7 +46,7 @@ class InContext:
             if arrival is not None:
                 arrival.end()
             return body
-        return _Body(body, state)
+        return _Body(body, current, state)
 
 
 def plain_headers(body: bytes, *more: Header) -> Headers:
@@ -58,34 +58,14 @@ def plain_headers(body: bytes, *more: Header) -> Headers:
     ]
 
 
-class _Body:
-    """A body that the app makes while it is sent."""
+class _Body(BodyOf):
+    """The request ends with it."""
 
-    __slots__ = ("_body", "_chunks", "_state")
-
-    def __init__(self, body: Iterable[bytes], state: WsgiRequest) -> None:
-        self._body = body
-        self._state = state
-
-    def __iter__(self) -> Iterator[bytes]:
-        self._chunks = self._run(iter, self._body)
-        return self
-
-    def __next__(self) -> bytes:
-        chunk: bytes = self._run(next, self._chunks)
-        return chunk
+    __slots__ = ()
 
     def close(self) -> None:
-        self._state.end()
+        self._seen.end()
         self._run(close, self._body)
-
-    def _run(self, step: Callable[[Any], Any], argument: Any) -> Any:
-        before = current.get()
-        current.set(self._state)
-        try:
-            return step(argument)
-        finally:
-            current.set(before)
 
 
 class WsgiRequest(RequestState):

@@ -24,6 +24,7 @@ from itertools import accumulate, groupby
 
 from .endpoint import EndpointState
 from .locality import by_locality
+from .options import HASHING, PoolOptions
 from .priority import Level, Loads, loads, loads_in_panic, panicking
 from .subset import subset
 
@@ -54,6 +55,17 @@ class Rules:
     panic_threshold: int | None = None  # percent
     locality: str | None = None  # our own
     subset_size: int | None = None
+
+    @classmethod
+    def of(cls, options: PoolOptions, locality: str | None) -> Rules:
+        """`locality`: where this process stands, unless the options say otherwise."""
+        return cls(
+            factor=round(options.overprovisioning * 100),
+            panic_threshold=options.panic_threshold,
+            # A key's home is the same for all callers, wherever they stand.
+            locality=None if options.balancer in HASHING else options.locality or locality,
+            subset_size=options.subset_size,
+        )
 
 
 @dataclass(frozen=True, slots=True)

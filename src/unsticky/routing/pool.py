@@ -22,7 +22,7 @@ from .hashed import Build
 from .health import CheckResult, observe_check
 from .hedging import Hedging
 from .limits import Places
-from .options import HASHING, PoolOptions
+from .options import PoolOptions
 from .outliers import Outliers
 from .peak_ewma import observe, observe_failure, observe_unanswered
 from .rules import Preference, windows
@@ -76,13 +76,7 @@ class Pool:
         self._choices = Choices(options, random, self._places)
         self._aside: Callable[[Sequence[Build]], None] | None = None  # nobody calls yet: first tables are made at once
         self._decay = options.peak_ewma.decay_time if options.balancer == "peak_ewma" else None
-        self._rules = Rules(
-            factor=round(options.overprovisioning * 100),
-            panic_threshold=options.panic_threshold,
-            # A key's home is the same for all callers, wherever they stand.
-            locality=None if options.balancer in HASHING else options.locality or locality,
-            subset_size=options.subset_size,
-        )
+        self._rules = Rules.of(options, locality)
         self._seed = random.getrandbits(64) if options.subset_size else 0  # each process has a subset of its own
         self._levels: dict[int, Group] = {}
         self._states: dict[str, EndpointState] = {}  # by URL

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ...clock import SystemClock
 from ...context import current
 from ...settings import Settings
-from ...wsgi_body import close, is_ready
+from ...wsgi_body import BodyOf, close, is_ready
 from . import audit
 from .audit import Record
 from .watch import Guard
@@ -57,37 +57,20 @@ class GuardedWsgi:
         return _Body(body, guard, record)
 
 
-class _Body:
-    """One that is made while it is sent: the request is over with it."""
+class _Body(BodyOf):
+    """The guarded request is over with it."""
 
-    __slots__ = ("_body", "_chunks", "_guard", "_record")
+    __slots__ = ("_guard",)
 
     def __init__(self, body: Iterable[bytes], guard: Guard, record: Record) -> None:
-        self._body = body
+        super().__init__(body, audit.current, record)
         self._guard = guard
-        self._record = record
-
-    def __iter__(self) -> Iterator[bytes]:
-        self._chunks = self._run(iter, self._body)
-        return self
-
-    def __next__(self) -> bytes:
-        chunk: bytes = self._run(next, self._chunks)
-        return chunk
 
     def close(self) -> None:
         try:
             self._run(close, self._body)
         finally:
-            self._guard.over(self._record)
-
-    def _run(self, step: Callable[[Any], Any], argument: Any) -> Any:
-        before = audit.current.get()
-        audit.current.set(self._record)
-        try:
-            return step(argument)
-        finally:
-            audit.current.set(before)
+            self._guard.over(self._seen)
 
 
 def _of_environ(environ: WSGIEnvironment) -> str:
