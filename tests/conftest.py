@@ -1,4 +1,4 @@
-"""Shared by all tests: a run that may not skip, as in continuous integration, fails on the first skip."""
+"""Shared by all tests: what was traced, and a run that may not skip, as in continuous integration."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Generator
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from support.otlp import Telemetry, telemetry
 
 # No test asserts a time, and a machine that others use is slow at any moment.
 settings.register_profile("unsticky", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -22,3 +24,10 @@ def pytest_runtest_makereport(
         report.outcome = "failed"
         report.longrepr = f"{item.nodeid} was skipped, and UNSTICKY_FORBID_SKIPS is set: {report.longrepr}"
     return report
+
+
+@pytest.fixture
+def otlp() -> Generator[Telemetry]:
+    """A real OTLP receiver, and an SDK that exports to it."""
+    with telemetry() as found:
+        yield found

@@ -20,7 +20,7 @@ import httpx
 import pytest
 import trio
 
-from support.otlp import Telemetry, telemetry
+from support.otlp import Telemetry
 from support.pools import both, in_flight
 from support.tls import CERTIFICATE, tls_endpoint, trusting
 from support.upstream import Upstream, upstreams
@@ -29,12 +29,6 @@ from unsticky import NoHealthyEndpoint, Pools, SettingsError
 from unsticky.discoverers import DiscoveryError, Endpoint
 from unsticky.discoverers.static import StaticDiscovery
 from unsticky.worker import worker
-
-
-@pytest.fixture
-def otlp() -> Generator[Telemetry]:
-    with telemetry() as found:
-        yield found
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from opentelemetry import trace
 from opentelemetry.instrumentation.requests import RequestsInstrumentor
 from urllib3.exceptions import InsecureRequestWarning
 
-from support.otlp import Telemetry, telemetry
+from support.otlp import Telemetry
 from support.pools import in_flight
 from support.ports import free_port
 from support.tls import CERTIFICATE, tls_endpoint
@@ -301,12 +301,6 @@ def test_hash_keys(three: list[Upstream]) -> None:
         assert len({port(**{"X-Tenant": str(n)}) for n in range(40)}) == 3
         with call_options(hash_key="u42"):
             assert len({port(**{"X-Tenant": str(n)}) for n in range(5)}) == 1
-
-
-@pytest.fixture
-def otlp() -> Generator[Telemetry]:
-    with telemetry() as found:
-        yield found
 
 
 def test_a_span_for_each_attempt(otlp: Telemetry, three: list[Upstream]) -> None:

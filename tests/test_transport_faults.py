@@ -14,7 +14,7 @@ import pytest
 import requests
 import trio
 
-from support.otlp import Telemetry, telemetry
+from support.otlp import Telemetry
 from support.pools import LIBRARIES, both, in_flight, pools_over
 from support.upstream import Upstream, upstreams
 from unsticky import Pools, SettingsError
@@ -30,12 +30,6 @@ ERRORS = {"connect": "ConnectError", "timeout": "ReadTimeout", "broken": "ReadEr
 @pytest.fixture
 def two() -> Generator[list[Upstream]]:
     with upstreams(2) as found:
-        yield found
-
-
-@pytest.fixture
-def otlp() -> Generator[Telemetry]:
-    with telemetry() as found:
         yield found
 
 

@@ -12,7 +12,7 @@ import anyio
 import pytest
 import trio
 
-from support.otlp import Telemetry, telemetry
+from support.otlp import Telemetry
 from support.pools import LIBRARIES, both, in_flight, pools_over
 from support.upstream import Upstream, upstreams
 from support.waiting import eventually
@@ -28,12 +28,6 @@ def run(loop: str, main: Any) -> Any:
 @pytest.fixture
 def two() -> Generator[list[Upstream]]:
     with upstreams(2) as found:
-        yield found
-
-
-@pytest.fixture
-def otlp() -> Generator[Telemetry]:
-    with telemetry() as found:
         yield found
 
 

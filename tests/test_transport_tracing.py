@@ -10,7 +10,7 @@ import pytest
 from opentelemetry import trace
 from opentelemetry.instrumentation.httpx import HTTPX2ClientInstrumentor, HTTPXClientInstrumentor
 
-from support.otlp import SeenSpan, Telemetry, telemetry
+from support.otlp import SeenSpan, Telemetry
 from support.pools import LIBRARIES, both, in_flight, pools_over
 from support.ports import free_port
 from support.upstream import Upstream, upstreams
@@ -20,12 +20,6 @@ INSTRUMENTORS = {"httpx": HTTPXClientInstrumentor, "httpx2": HTTPX2ClientInstrum
 TRACER = trace.get_tracer("the app")
 NOWAIT = {"backoff": 0}
 drivers = pytest.mark.parametrize("driver", ["sync", "async"])
-
-
-@pytest.fixture
-def otlp() -> Generator[Telemetry]:
-    with telemetry() as found:
-        yield found
 
 
 @pytest.fixture

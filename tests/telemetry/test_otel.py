@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Generator
 from dataclasses import replace
 
 import pytest
 from opentelemetry import baggage, context, trace
 from opentelemetry.trace import SpanKind
 
-from support.otlp import Telemetry, telemetry
+from support.otlp import Telemetry
 from unsticky.clock import SystemClock
 from unsticky.routing.call import Endpoint
 from unsticky.telemetry import otel
@@ -22,12 +21,6 @@ from unsticky.telemetry.otel import AttemptSpan, start_attempt
 ENDPOINT = Endpoint("http://10.0.0.1:8000", "10.0.0.1:8000")
 TRACED = Traced("catalog", "GET", "http://10.0.0.1:8000/items?q=1", "10.0.0.1:8000", 0)
 TRACER = trace.get_tracer("the app")
-
-
-@pytest.fixture
-def otlp() -> Generator[Telemetry]:
-    with telemetry() as found:
-        yield found
 
 
 def start(traced: Traced = TRACED, endpoint: Endpoint = ENDPOINT) -> AttemptSpan:

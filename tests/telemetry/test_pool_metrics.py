@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Generator
 from typing import Any
 from uuid import uuid4
 
 import pytest
 
-from support.otlp import Telemetry, telemetry
+from support.otlp import Telemetry
 from support.ports import free_port
 from support.routing import DOWN, OK, answers, drive, endpoint, get, make_pool, respond
 from support.upstream import upstream
@@ -19,12 +18,6 @@ from unsticky.routing.call import Call
 from unsticky.routing.options import RetryOptions
 from unsticky.routing.pool import Pool
 from unsticky.telemetry.pool_metrics import MOST_ENDPOINTS, PoolMetrics, reported
-
-
-@pytest.fixture
-def otlp() -> Generator[Telemetry]:
-    with telemetry() as found:
-        yield found
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ import pytest
 from opentelemetry import trace
 from starlette.testclient import TestClient
 
-from support.otlp import Telemetry, telemetry
+from support.otlp import Telemetry
 from support.ports import free_port
 from support.waiting import eventually
 from unsticky.errors import LocalStateRefused
@@ -158,12 +158,6 @@ app = Starlette(
     exception_handlers={PermissionError: refused},
 )
 """
-
-
-@pytest.fixture
-def otlp() -> Generator[Telemetry]:
-    with telemetry() as found:
-        yield found
 
 
 @pytest.fixture

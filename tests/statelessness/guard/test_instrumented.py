@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -15,7 +15,7 @@ from opentelemetry.instrumentation.flask import FlaskInstrumentor
 from opentelemetry.instrumentation.starlette import StarletteInstrumentor
 from starlette.testclient import TestClient
 
-from support.otlp import SeenSpan, Telemetry, telemetry
+from support.otlp import SeenSpan, Telemetry
 from unsticky.flask import Unsticky
 from unsticky.starlette import UnstickyMiddleware
 
@@ -49,12 +49,6 @@ async def add(request):
     return PlainTextResponse(str(len(CART)))
 app = Starlette(routes=[Route("/clean/{name}", clean), Route("/add/{item}", add, methods=["POST"])])
 """
-
-
-@pytest.fixture
-def otlp() -> Generator[Telemetry]:
-    with telemetry() as found:
-        yield found
 
 
 @pytest.fixture
