@@ -132,7 +132,14 @@ def play(screen: Screen, cast: Cast) -> None:
     with screen.progress:
         task = screen.progress.add_task("", total=total)
         plot = Plot(screen, task, [(0.3, flask), (0.45, cast.catalogs[0]), (0.6, starlette)], total)
-        asyncio.run(traffic(cast.shops.values(), plot.request_done))
+        runner = asyncio.Runner()
+        try:
+            with uninterrupted():
+                runner.get_loop()  # one that Ctrl-C stops halfway complains when it is collected
+            runner.run(traffic(cast.shops.values(), plot.request_done))
+        finally:
+            with uninterrupted():
+                runner.close()
 
 
 async def traffic(balancers: Collection[Balancer], done: Callable[[], None]) -> None:
