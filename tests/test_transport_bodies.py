@@ -92,8 +92,8 @@ def test_longer_bodies_are_handed_out_as_they_come(
 @drivers
 @pytest.mark.parametrize(("limit", "held"), [(1000, 0), (25, 1)])
 def test_bodies_of_unknown_length(library: str, driver: str, limit: int, held: int, two: list[Upstream]) -> None:
-    """What was read of a longer one comes first, then the rest."""
-    two[0].behave("chunked", chunks=10)
+    """What was read of a longer one comes first, then the rest, which is not there yet."""
+    two[0].behave("chunked", chunks=10, seconds=0.01)
     with pools_over(library, [two[0].url], retry={**NOWAIT, "buffer_body": limit}) as pools:
         response, before = send(pools, driver)
         assert response.content == b"".join(b"%010d" % number for number in range(10))

@@ -48,7 +48,7 @@ class Upstream:
         """How to answer from now on.
 
         "echo"; "status" (status=, headers=); "garbage"; "truncated"; "slow" (seconds= before each
-        of chunks=10 chunks of 10 bytes); "chunked" (chunks=, headers=); "gzip";
+        of chunks=10 chunks of 10 bytes); "chunked" (chunks=, headers=, seconds= before each); "gzip";
         "hang" (never answers); "drop" (closes without an answer); "redirect" (to=).
         `times=` limits it to that many requests; `delay=` seconds come before any answer.
         """
@@ -236,6 +236,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         for number in range(behaviour["chunks"]):
+            time.sleep(behaviour.get("seconds", 0))
             self.wfile.write(b"a\r\n%010d\r\n" % number)
             self.wfile.flush()
         self.wfile.write(b"0\r\n\r\n")

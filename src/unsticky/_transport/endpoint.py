@@ -49,19 +49,10 @@ class _Body:
     def __init__(self, stream: Any, done: Done) -> None:
         self._stream = stream
         self._done: Done | None = done
-        self._whole = False
+        self.whole = False
 
     def __iter__(self) -> Iterator[bytes]:
-        self._chunks = iter(self._stream)
-        return self
-
-    def __next__(self) -> bytes:
-        try:
-            chunk: bytes = next(self._chunks)
-        except StopIteration:
-            self._whole = True
-            raise
-        return chunk
+        return _Chunks(self, iter(self._stream))
 
     def close(self) -> None:
         done, self._done = self._done, None
@@ -72,7 +63,27 @@ class _Body:
         except BaseException:
             done(whole=False)
             raise
-        done(whole=self._whole)
+        done(whole=self.whole)
+
+
+class _Chunks:
+    """Is iterated over twice where the beginning is read first: the library's generator is one, and ends if dropped."""
+
+    __slots__ = ("_body", "_chunks")
+
+    def __init__(self, body: _Body, chunks: Iterator[bytes]) -> None:
+        self._body = body
+        self._chunks = chunks
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        try:
+            return next(self._chunks)
+        except StopIteration:
+            self._body.whole = True
+            raise
 
 
 class AsyncEndpointTransport:
