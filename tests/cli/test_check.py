@@ -57,6 +57,34 @@ def test_a_leak_is_told_with_its_place_and_a_remedy(tmp_path: Path) -> None:
     assert "NOT STATELESS: 1 request proven to depend on the replica." in done.stdout
 
 
+OPENED_AT_IMPORT = """
+import sqlite3
+from flask import Flask, jsonify
+app = Flask(__name__)
+db = sqlite3.connect("data.db", check_same_thread=False)
+db.execute("create table if not exists items (name text)")
+@app.post("/add/<name>")
+def add(name):
+    with db:
+        db.execute("insert into items values (?)", (name,))
+    return "added"
+@app.get("/cart")
+def cart():
+    return jsonify(db.execute("select name from items").fetchall())
+"""
+
+
+def test_a_database_that_was_opened_at_import_is_not_shared_by_forks(tmp_path: Path) -> None:
+    """Where files can only be swapped, it fails in the control, and nothing is said of the request."""
+    done = run(tmp_path, app=OPENED_AT_IMPORT, script=SCRIPT)
+    database = tmp_path / "data.db"
+    assert f"note: importing the app opened files ({database}), which forks would share: each replica" in done.stdout
+    if "mount namespaces" in done.stdout.splitlines()[-2]:
+        assert f"suspect: {database}, a local file, written by request 1; confirmed by putting it back" in done.stdout
+    else:
+        assert "INCONCLUSIVE: 1 of 2 requests not covered" in done.stdout
+
+
 def test_no_counter_example(tmp_path: Path) -> None:
     done = run(tmp_path, replicas="3")
     assert done.returncode == 0, done.stderr
@@ -313,6 +341,8 @@ app = Starlette(lifespan=lifespan)
         ("shop:app --script flows.py", NO_STARTUP, "the app's start-up failed"),
         ("shop:app --script flows.py", CLEAN.replace("/cart", "/other"), "the app knows none of the script's requests"),
         ("shop:app --script flows.py --reset shop:nothing", CLEAN, "--reset shop:nothing"),
+        ("shop:app() --script flows.py", CLEAN, "shop:app() is an app, and no factory: name it by shop:app\n"),
+        ("shop:app --script flows.py --json no/where.json", CLEAN, "No such file or directory: 'no/where.json'"),
     ],
 )
 def test_what_can_not_be_checked_is_said_with_exit_status_2(
@@ -323,6 +353,17 @@ def test_what_can_not_be_checked_is_said_with_exit_status_2(
     assert told in done.stderr
     assert done.stderr.startswith("unsticky check: ")
     assert leftovers(tmp_path) == []
+
+
+def test_a_report_for_machines_is_there_also_if_the_check_could_not_be_done(tmp_path: Path) -> None:
+    """An older one does not stay where it was; `-` has nothing but the report."""
+    (tmp_path / "report.json").write_text('{"proven": 0}')
+    run(tmp_path, "shop:app", "--script", "flows.py", "--json", "report.json", app="1 / 0")
+    told = json.loads((tmp_path / "report.json").read_text())
+    assert told["error"].startswith("can't import shop: ZeroDivisionError")
+    assert told.keys() == {"version", "app", "error"}
+    done = run(tmp_path, "shop:app", "--script", "flows.py", "--json", "-", app="1 / 0")
+    assert json.loads(done.stdout) == told
 
 
 def leftovers(tmp_path: Path) -> list[str]:
@@ -410,6 +451,7 @@ SCRIPT = [
     ("POST", "/token"),
     ("GET", "/me", lambda seen: {"headers": {"authorization": seen[1].json()["token"]}}),
     ("GET", "/me", lambda seen: {"headers": {"authorization": seen[-1].text}}),
+    ("GET", "/me", lambda seen: {"headers": {"authorization": seen[-1].headers["Content-Type"] + str(len(seen))}}),
 ]
 """
 

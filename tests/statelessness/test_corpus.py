@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+import gc
 import os
-import runpy
 import shutil
 from pathlib import Path
 
@@ -18,7 +19,7 @@ LEAKY = sorted(path.stem for path in (CORPUS / "leaky").glob("*.py"))
 CLEAN = sorted(path.stem for path in (CORPUS / "clean").glob("*.py"))
 
 # What no request changes can't be put back, and an iterator can't be set back.
-UNCONFIRMED = {"hash_seed", "process_salt", "secret_key", "iterator"}
+UNCONFIRMED = {"hash_seed", "process_salt", "secret_key", "iterator", "generator", "boot_beside_hits"}
 
 
 def checked(kind: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, isolation: str = "auto") -> Checked:
@@ -36,12 +37,24 @@ def test_the_corpus_is_large_enough() -> None:
     assert len(CLEAN) >= 20
 
 
+def suspect_of(name: str) -> str:
+    """Read, not run: an app that is made may hold what has to be closed."""
+    tree = ast.parse((CORPUS / "leaky" / f"{name}.py").read_text())
+    (value,) = (
+        node.value for node in tree.body if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "SUSPECT"
+    )
+    return str(ast.literal_eval(value) or "")
+
+
+@pytest.mark.filterwarnings("ignore:unclosed database:ResourceWarning")  # of the app that is its own script
 @pytest.mark.parametrize("name", LEAKY)
 def test_a_leak_is_proven_and_its_place_named(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = checked("leaky", name, tmp_path, monkeypatch)
     proofs = found.of(Verdict.PROVEN)
     assert proofs, found.findings
-    suspect = runpy.run_path(str(CORPUS / "leaky" / f"{name}.py"))["SUSPECT"]
+    suspect = suspect_of(name)
+    if name == "sqlite_memory":
+        gc.collect()
     if suspect:  # a few leave no trace that can be named
         assert any(suspect in one.name for proof in proofs for one in proof.suspects), proofs
     sure = [one.name for proof in proofs for one in proof.suspects if one.confirmed]
@@ -49,6 +62,20 @@ def test_a_leak_is_proven_and_its_place_named(name: str, tmp_path: Path, monkeyp
         assert not sure
     else:
         assert any(suspect in one for one in sure), proofs
+
+
+def test_what_each_process_made_stands_first_if_the_response_shows_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request changed another variable, which was put back in vain."""
+    (proof,) = checked("leaky", "boot_beside_hits", tmp_path, monkeypatch).of(Verdict.PROVEN)
+    boot, hits = proof.suspects
+    assert boot.name == "boot_beside_hits:BOOT"
+    assert not boot.changed
+    assert hits.name.startswith("boot_beside_hits:HITS")
+    assert hits.tried
+    assert not hits.confirmed
+    assert "made anew by each process" in proof.advice
 
 
 @pytest.mark.parametrize("name", CLEAN)

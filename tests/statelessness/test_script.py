@@ -54,6 +54,8 @@ def test_bodies(options: Any, kind: str | None, body: bytes | None) -> None:
         ('SCRIPT = [("GET", "/", 5)]', "options must be a mapping"),
         ('SCRIPT = [("POST", "/", {"jsn": 1})]', "unknown option 'jsn'"),
         ('SCRIPT = [("POST", "/", {"json": 1, "form": {}})]', "one body"),
+        ('SCRIPT = [("GET", "/", {"headers": {"x-a": "b\\r\\nx-c: d"}})]', "the header x-a has a line break"),
+        ('SCRIPT = [("GET", "/", {"headers": {"x a": "b"}})]', "'x a' is no header's name"),
         ("import nothing_of_that_name", "can't be run: ModuleNotFoundError"),
     ],
 )
@@ -87,10 +89,30 @@ def test_a_recording_without_its_cookies_and_other_origins(tmp_path: Path) -> No
     assert steps[1].content([])[1] == b"x=1"
 
 
-@pytest.mark.parametrize("text", ['{"log": {}}', '{"log": {"entries": [{}]}}', "[]", "{}", "nonsense"])
-def test_files_that_are_no_scripts(tmp_path: Path, text: str) -> None:
-    with pytest.raises(ScriptError):
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('{"log": {}}', "log.entries: 'entries' is missing"),
+        ('{"log": {"entries": [{}]}}', r"log.entries\[0\].request: 'request' is missing"),
+        ('{"log": {"entries": [{"request": {"method": "GET"}}]}}', r"log.entries\[0\].request: 'url' is missing"),
+        (
+            '{"log": {"entries": [{"request": {"method": "GET", "url": "http://a/", "headers": '
+            '[{"name": "x-a", "value": "b\\nc"}]}}]}}',
+            r"log.entries\[0\].request: GET /: the header x-a has a line break",
+        ),
+        ("[]", "is no HAR recording"),
+        ("{}", "is no HAR recording"),
+        ("nonsense", "is no JSON"),
+    ],
+)
+def test_files_that_are_no_scripts(tmp_path: Path, text: str, told: str) -> None:
+    with pytest.raises(ScriptError, match=told):
         loaded(tmp_path, text, "x.har")
+
+
+def test_yaml_is_refused_by_its_name(tmp_path: Path) -> None:
+    with pytest.raises(ScriptError, match="YAML is not read; save the OpenAPI document as JSON"):
+        loaded(tmp_path, "openapi: 3.1.0", "api.yaml")
 
 
 NAME = {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import signal
 import sys
@@ -95,12 +96,17 @@ def check(options: argparse.Namespace) -> int:
     for ending in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(ending, lambda number, _: sys.exit(128 + number))  # so that all is cleaned up
     try:
+        if options.json not in (None, "-"):  # what can't be written is told now, and no older report stays there
+            _write(options.json, report.without_result(options.app, "the check did not end"))
         with progress:
             found = checked_app(_plan(options), SystemClock(), asked=progress.add)
         if options.json:
-            _write(options.json, json.dumps(report.document(found), indent=2, ensure_ascii=False))
+            _write(options.json, report.document(found))
     except (CheckError, SettingsError, OSError) as error:
         print(f"unsticky check: {error}", file=sys.stderr)
+        if options.json:
+            with contextlib.suppress(OSError):
+                _write(options.json, report.without_result(options.app, str(error)))
         return 2
     if options.json != "-":
         print("\n".join(report.lines(found, everything=options.verbose)))
@@ -124,7 +130,8 @@ def _plan(options: argparse.Namespace) -> Plan:
     )  # fmt: skip
 
 
-def _write(file: str, text: str) -> None:
+def _write(file: str, document: dict[str, Any]) -> None:
+    text = json.dumps(document, indent=2, ensure_ascii=False)
     if file == "-":
         print(text)
     else:

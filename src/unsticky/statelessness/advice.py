@@ -25,6 +25,8 @@ _MARKS = {
     "scheduler": "apscheduler",
     "slowapi": "slowapi",
 }
+OF_DATABASES = ".total_changes"  # how the walk names an SQLite connection to a file
+_OF_DATABASE = "a database on the local disk: use one that all replicas reach, or name it by --shared if they do"
 _DATABASES = (".db", ".sqlite", ".sqlite3", ".db-wal", ".db-journal", ".db-shm")
 
 
@@ -33,8 +35,8 @@ class _Named(Protocol):
     def name(self) -> str: ...
 
 
-def advice(suspects: Sequence[_Named]) -> str:
-    """For the first suspect."""
+def advice(suspects: Sequence[_Named], *, of_boot: bool = False) -> str:
+    """For the first suspect. `of_boot`: each process makes it for itself, and no request changes it."""
     if not suspects:
         return ("no variable changed: look for hash() of a text, id(), the process's number, the host's name, "
                 "or what a child process or another thread keeps")  # fmt: skip
@@ -42,11 +44,13 @@ def advice(suspects: Sequence[_Named]) -> str:
     for mark, library in _MARKS.items():
         if mark in name.lower():
             return _LIBRARIES[library]
+    if name.endswith(OF_DATABASES):
+        return _OF_DATABASE
     if name.startswith("/"):
         return _of_file(name)
     if name.startswith("os.environ"):
         return "it is the environment of one process: pass the value along, or keep it in the session or the store"
-    if "SECRET_KEY" in name or "secret" in name.lower():
+    if of_boot or "secret" in name.lower():
         return "made anew by each process: read it from the environment or the settings, the same for all replicas"
     return ("move it to the session or to a shared store; if it is local on purpose, say so: "
             "replica_local(value, why=...), or allow it by name")  # fmt: skip
@@ -54,5 +58,5 @@ def advice(suspects: Sequence[_Named]) -> str:
 
 def _of_file(path: str) -> str:
     if path.endswith(_DATABASES):
-        return "a database on the local disk: use one that all replicas reach, or name it by --shared if they do"
+        return _OF_DATABASE
     return "a file on the local disk: use an object store or a database; if all replicas see it, name it by --shared"

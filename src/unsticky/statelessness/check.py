@@ -10,15 +10,16 @@ from fnmatch import fnmatchcase
 from ..clock import Clock
 from ..errors import CheckError, ScriptError
 from . import findings, schedules, script, walk
-from .advice import advice
+from .boots import BootValues
 from .confirming import Confirming
-from .findings import Finding, Suspect, Verdict
+from .findings import Finding, Verdict
 from .fleet import Fleet
 from .oracle import Difference, compare, shown
 from .responses import Response
 from .runs import Ran, Runner, responses
 from .schedules import Schedule, Turn
 from .step import Step
+from .wire import Hello
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +95,7 @@ class _Check:
         schedule: Schedule,
         control: Sequence[Ran],
         again: Sequence[Ran],
-        boot_values: Sequence[Suspect],
+        boot_values: BootValues,
     ) -> list[Finding]:
         self.names.append(name)
         controls = responses(control), responses(again)
@@ -123,7 +124,7 @@ class _Check:
             run = self.runner.run(schedules.control([turn.step for turn in schedule[:count]], 0), put_back=name)
             if run:
                 found = findings.confirmed(found, name, compare(first, second, responses(run)))
-        return [replace(finding, advice=advice(finding.suspects)) for finding in found]
+        return [replace(finding, advice=findings.remedy(finding.suspects)) for finding in found]
 
     def _is_news(self, turn: Turn, difference: Difference) -> bool:
         """Not of a request that is proven already, and not to be ignored: to confirm it takes ten runs."""
@@ -155,14 +156,10 @@ class _Check:
         if missing:
             self.notes.append(f"404 or 405 in the control, too: {', '.join(dict.fromkeys(missing))}")
 
-    def _boot_values(self) -> list[Suspect]:
-        """What two interpreters that did the same do not agree on."""
-        names = walk.differences(self.fleet.held(0), self.fleet.held(1))
-        return [
-            Suspect(name, why="differs between two fresh processes", changed=False)
-            for name in names
-            if _is_the_apps(name)
-        ]
+    def _boot_values(self) -> BootValues:
+        held = self.fleet.held(0)
+        names = walk.differences(held, self.fleet.held(1))
+        return BootValues(tuple(filter(_is_the_apps, names)), held, self.fleet.fingerprint)
 
 
 def check(
@@ -196,9 +193,8 @@ def examine(
     started = clock.monotonic()
     boot = fleet.boots[0].hello
     under_way = _Check(plan, fleet, tuple(steps), Runner(fleet, steps, plan.reset, asked, clock), told)
-    if boot.threads:
-        text = f"importing the app started threads ({', '.join(boot.threads[:3])}), which a fork would lose"
-        under_way.notes.append(f"{text}: each replica is an interpreter of its own, and amnesia becomes rotate")
+    if not fleet.forks:
+        under_way.notes.append(_why_no_forks(boot))
     if boot.isolation != "ns" and plan.isolation == "auto":
         text = "files are swapped, and what child processes write is not seen"
         under_way.notes.append(f"no mount namespaces here: {text}")
@@ -210,6 +206,14 @@ def examine(
     )  # fmt: skip
 
 
+def _why_no_forks(boot: Hello) -> str:
+    """For a person."""
+    found = [f"started threads ({', '.join(boot.threads[:3])}), which a fork would lose"] if boot.threads else []
+    found += [f"opened files ({', '.join(boot.files[:3])}), which forks would share"] if boot.files else []
+    text = f"importing the app {' and '.join(found)}" if found else "this system has no fork"
+    return f"{text}: each replica is an interpreter of its own, and amnesia becomes rotate"
+
+
 def _each_request_once(found: Sequence[Finding]) -> list[Finding]:
     """What both schedules prove of one request is one finding."""
     kept: dict[tuple[Verdict, str], Finding] = {}
@@ -219,4 +223,6 @@ def _each_request_once(found: Sequence[Finding]) -> list[Finding]:
 
 
 def _is_the_apps(name: str) -> bool:
-    return not name.startswith(("os.environ", "the app object")) or "SECRET_KEY" in name
+    """Not a framework's own: pydantic names its schemas by addresses."""
+    own = not name.startswith(("os.environ", "the app object")) and "core_schema" not in name
+    return own or "SECRET_KEY" in name

@@ -8,14 +8,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from fnmatch import fnmatchcase
+from itertools import chain
 
-from .advice import advice
+from .advice import OF_DATABASES, advice
+from .boots import BootValues
 from .oracle import Comparison, Difference, shown
 from .runs import Ran
 from .step import Step
 
 _TRIED = 3  # suspects of a finding
 _MOST_ABLATED = 6  # suspects of a schedule
+_OF_REQUESTS = 5  # suspects of a finding that requests changed
+_OF_BOOTS = 2  # and that no request changed
 
 
 class Verdict(Enum):
@@ -36,6 +40,7 @@ class Suspect:
     why: str = ""
     changed: bool = True  # by a request; False: two processes do not begin with the same
     confirmed: bool = False  # one replica that has it put back before each request answers as the other one did
+    tried: bool = False  # it was put back: if it is not confirmed, this explained nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +64,7 @@ def proven(
     comparison: Comparison,
     script: Sequence[Step],
     control: Sequence[Ran],
-    boot_values: Sequence[Suspect],
+    boot_values: BootValues,
 ) -> list[Finding]:
     """One finding per request of the script that the routing changed: its first difference, and how many others."""
     by_step: dict[int, list[Difference]] = {}
@@ -72,28 +77,38 @@ def proven(
         found.append(
             Finding(
                 Verdict.PROVEN, script[step].title, schedule, first.turn + 1, shown(first.path),
-                _short(first.expected), _short(first.found), len(differences) - 1, suspects, advice(suspects),
+                _short(first.expected), _short(first.found), len(differences) - 1, suspects, remedy(suspects),
             )
         )  # fmt: skip
     return found
 
 
+def remedy(suspects: Sequence[Suspect]) -> str:
+    """For the first of them."""
+    return advice(suspects, of_boot=bool(suspects) and not suspects[0].changed)
+
+
 def to_ablate(found: Iterable[Finding]) -> list[str]:
     """The variables and files that are worth a run of their own, those that would explain the most first."""
-    changed = [one.name for finding in found for one in finding.suspects[:_TRIED] if one.changed]
-    return [name for name, _ in Counter(changed).most_common(_MOST_ABLATED)]
+    changed = [[one.name for one in finding.suspects if _can_be_tried(one)][:_TRIED] for finding in found]
+    return [name for name, _ in Counter(chain.from_iterable(changed)).most_common(_MOST_ABLATED)]
 
 
 def confirmed(found: Iterable[Finding], name: str, ablated: Comparison) -> list[Finding]:
     """With those findings confirmed whose difference is there, too, when one replica has `name` put back each time.
 
-    Any other change proves nothing: to put something back may break it.
+    Any other change proves nothing: to put something back may break it. Then `name` was tried in vain.
     """
     same = {(one.turn + 1, shown(one.path), _short(one.found)) for one in ablated.differences}
     return [
-        _with_confirmed(finding, name) if (finding.request, finding.leaf, finding.found) in same else finding
+        _with_tried(finding, name, confirmed=(finding.request, finding.leaf, finding.found) in same)
         for finding in found
     ]
+
+
+def _can_be_tried(suspect: Suspect) -> bool:
+    """What a connection wrote is in its file."""
+    return suspect.changed and not suspect.name.endswith(OF_DATABASES)
 
 
 def is_doubtful(found: Iterable[Finding], name: str) -> bool:
@@ -106,8 +121,8 @@ def _names(finding: Finding, name: str) -> bool:
     return any(one.name == name for one in finding.suspects)
 
 
-def _with_confirmed(finding: Finding, name: str) -> Finding:
-    suspects = [replace(one, confirmed=True) if one.name == name else one for one in finding.suspects]
+def _with_tried(finding: Finding, name: str, *, confirmed: bool) -> Finding:
+    suspects = [replace(one, confirmed=confirmed, tried=True) if one.name == name else one for one in finding.suspects]
     return replace(finding, suspects=tuple(sorted(suspects, key=lambda one: not one.confirmed)))
 
 
@@ -191,20 +206,32 @@ _LAZY = re.compile(r"\.(error_handler_spec|jinja_env\.cache|logger)\b")  # Flask
 
 def harmless(variable: str) -> bool:
     """Memoization that a framework or functools does: the same answer, sooner."""
-    return variable.endswith((".cache_info()", ".getstate()", ".total_changes")) or bool(_LAZY.search(variable))
+    return variable.endswith((".cache_info()", ".getstate()", OF_DATABASES)) or bool(_LAZY.search(variable))
 
 
-def _suspects(control: Sequence[Ran], difference: Difference, boot_values: Sequence[Suspect]) -> tuple[Suspect, ...]:
-    """What the control's process changed up to that request, the latest first; else what differs between boots."""
+def _suspects(control: Sequence[Ran], difference: Difference, boot_values: BootValues) -> tuple[Suspect, ...]:
+    """What each process made for itself and the response shows; what requests changed, the latest first; the rest."""
+    shown_ones = [*boot_values.shown_in(control[difference.turn].response)]
+    first = [_of_boots(name) for name in shown_ones]
+    last = [_of_boots(name) for name in boot_values.names if name not in shown_ones]
+    changed = _changed(control, difference.turn)
+    return (*first[:_OF_BOOTS], *changed[:_OF_REQUESTS], *last[: _OF_BOOTS if changed or first else _OF_REQUESTS])
+
+
+def _of_boots(name: str) -> Suspect:
+    return Suspect(name, why="differs between two fresh processes", changed=False)
+
+
+def _changed(control: Sequence[Ran], turn: int) -> list[Suspect]:
+    """By the control's requests up to that one."""
     found: dict[str, Suspect] = {}
-    for number in range(difference.turn, -1, -1):
+    for number in range(turn, -1, -1):
         ran, told = control[number], f"by request {number + 1}"
         for changed in ran.changed:
             found.setdefault(changed.variable, Suspect(changed.variable, changed.place, f"changed {told}"))
         for path in ran.files:
             found.setdefault(path, Suspect(path, why=f"a local file, written {told}"))
-    likely = [suspect for suspect in found.values() if not harmless(suspect.name)]
-    return tuple((likely or [*found.values()] or [*boot_values])[:5])
+    return [suspect for suspect in found.values() if not harmless(suspect.name)] or [*found.values()]
 
 
 def _short(text: str) -> str:

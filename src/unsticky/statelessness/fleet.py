@@ -19,7 +19,7 @@ from typing import Any, Self
 import msgspec
 
 from ..errors import CheckError
-from . import disks, orphans
+from . import disks, orphans, walk
 from .replica import Options
 from .wire import Answer, Asked, End, Fork, Hello, Keep, Kept, Message, Serve, Snapshot, receive, send
 
@@ -104,10 +104,10 @@ class Fleet:
         except BaseException:
             self.close()
             raise
-        self.forks = hasattr(os, "fork") and not any(boot.hello.threads for boot in self.boots)
+        self.forks = hasattr(os, "fork") and not any(boot.hello.threads or boot.hello.files for boot in self.boots)
 
     def fork(self, boot: int) -> Connected:
-        """A new replica of this boot; where a fork would lose threads, an interpreter of its own."""
+        """A new replica of this boot; where a fork would not be one of its own, another interpreter."""
         return self._forked(boot) if self.forks else self.fresh(boot)
 
     def fresh(self, boot: int) -> Connected:
@@ -237,6 +237,10 @@ class Fleet:
         """Fingerprints of what the boot holds, by name."""
         answer = self.boots[boot].ask(Snapshot(), _BOOT)
         return dict(getattr(answer, "values", {}))
+
+    def fingerprint(self, text: str) -> str:
+        """As `held` has it for a value of this repr."""
+        return walk.fingerprint(text, bytes.fromhex(self._options.key))
 
     def keep(self, replica: Connected, name: str) -> bool:
         """From now on the replica puts the variable back before each request. False if it can't."""

@@ -97,9 +97,7 @@ class Overlays:
             try:
                 self._overlay(root, [*below, f"{_BASE}/original/{number}"], f"{_BASE}/layers/{name}/{number}")
                 private.append(root)
-            except (
-                OSError
-            ):  # a file system that no overlay goes over: it stays as it is, also if it is mounted on another
+            except OSError:  # a file system that no overlay goes over stays as it is, also if it is mounted on another
                 self._mount(f"{_BASE}/original/{number}", root, None, _BIND | _REC)
         if exposed := [path for path in self._places if not self._is_private(path, private)]:
             for root in reversed(self._roots):

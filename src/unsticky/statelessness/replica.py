@@ -13,7 +13,8 @@ import socket
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from fcntl import F_GETFL, fcntl
 from typing import Any
 
 import msgspec
@@ -23,6 +24,7 @@ from .running import NoApp, Running, find, kind_of, running
 from .wire import Answer, Asked, Changed, End, Fork, Held, Hello, Keep, Kept, Message, Serve, Snapshot, receive, send
 
 _AT_ONCE = 0.2  # seconds
+_OPEN = "/proc/self/fd"  # on Linux; elsewhere open files are not seen
 
 
 class Options(msgspec.Struct):
@@ -78,9 +80,12 @@ class _Boot:
 
     def serve(self) -> None:
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # replicas are reaped by the system
+        files = [path for path in dict.fromkeys(_held_files()) if self._counts(path)]
         self._disk.leave()
-        others = _lasting_threads()
-        hello = Hello(self._options.name, os.getpid(), self._kind, others, self._disk.name, document=self._document())
+        hello = Hello(
+            self._options.name, os.getpid(), self._kind, _lasting_threads(), files, self._disk.name,
+            document=self._document(),
+        )  # fmt: skip
         send(self._connection, hello)
         orphans.outlive()
         while isinstance(message := receive(self._connection), (Fork, Serve, Snapshot)):
@@ -183,6 +188,19 @@ def _lasting_threads() -> list[str]:
     for thread in others:
         thread.join(_AT_ONCE / len(others))
     return [thread.name for thread in others if thread.is_alive()]
+
+
+def _held_files() -> Iterator[str]:
+    """Those that importing the app opened and left open to write to, as a database is; not logs, which only grow."""
+    numbers = [int(name) for name in os.listdir(_OPEN)] if os.path.isdir(_OPEN) else []
+    for number in numbers:
+        try:
+            flags, path = fcntl(number, F_GETFL), os.readlink(f"{_OPEN}/{number}")
+        except OSError:  # that of the listing itself
+            continue
+        writes = flags & (os.O_WRONLY | os.O_RDWR) and not flags & os.O_APPEND
+        if writes and number > 2 and os.path.isfile(path):
+            yield path
 
 
 class _Writes:

@@ -51,6 +51,11 @@ def document(checked: Checked) -> dict[str, Any]:
     }
 
 
+def without_result(app: str, error: str) -> dict[str, Any]:
+    """For machines, when the check could not be done."""
+    return {"version": 1, "app": app, "error": error}
+
+
 def proof(number: int, finding: Finding) -> Iterator[str]:
     """One finding that is proven."""
     yield f"PROVEN {number}: {finding.title} depends on which replica answers"
@@ -59,7 +64,7 @@ def proof(number: int, finding: Finding) -> Iterator[str]:
     yield f"  request {finding.request} of the schedule {finding.schedule}{more}"
     for place, suspect in enumerate(finding.suspects[:3]):
         where = f" ({suspect.place})" if suspect.place else ""
-        sure = "; confirmed by putting it back" if suspect.confirmed else ""
+        sure = f"; {'' if suspect.confirmed else 'not '}confirmed by putting it back" if suspect.tried else ""
         yield f"  {'suspect' if place == 0 else '     or'}: {suspect.name}{where}, {suspect.why}{sure}"
     if finding.advice:
         yield f"  remedy:  {finding.advice}"

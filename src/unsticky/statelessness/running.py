@@ -58,6 +58,8 @@ def find(target: str) -> Any:
         except AttributeError as error:
             raise NoApp(_missing(sys.modules[module_name], attribute)) from error
     if attribute.endswith("()"):
+        if _looks_like_app(found):
+            raise NoApp(f"{target} is an app, and no factory: name it by {target.removesuffix('()')}")
         try:
             found = found()
         except BaseException as error:
@@ -272,7 +274,7 @@ class _Asgi:
 
 def _told(error: BaseException) -> str:
     """The error, and where in the app it came from."""
-    frames = traceback.extract_tb(error.__traceback__)
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
     place = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
     return f"{type(error).__name__}: {error}{place}"
 

@@ -13,7 +13,7 @@ from ..errors import CheckError, ScriptError
 from .fleet import Connected, Fleet
 from .responses import Response, cookies
 from .schedules import FRESH, Schedule, Turn
-from .step import Step
+from .step import Headers, SeenResponse, Step
 from .wire import Answer, Asked, Changed
 
 _MOST_ALIVE = 24  # replicas at once; then the oldest ends
@@ -123,7 +123,8 @@ class Runner:
 
     def _request(self, turn: Turn, seen: Mapping[int, Response], watched: bool) -> Asked:
         step = self.script[turn.step]
-        before = [seen[number] for number in range(turn.step)]
+        asks = callable(step.path) or callable(step.options)
+        before = [_seen(seen[number]) for number in range(turn.step)] if asks else ()
         path, (headers, body) = step.target(before), step.content(before)
         if self._jar and not any(name == "cookie" for name, _ in headers):
             headers = [*headers, ("cookie", "; ".join(f"{name}={value}" for name, value in self._jar.items()))]
@@ -135,6 +136,10 @@ class Runner:
                 self._jar.pop(name, None)
             else:
                 self._jar[name] = value
+
+
+def _seen(response: Response) -> SeenResponse:
+    return SeenResponse(response.status, Headers(response.headers), response.text)
 
 
 def _is_gone(answer: Answer) -> bool:

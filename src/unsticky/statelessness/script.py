@@ -35,6 +35,8 @@ def load(source: str, app_document: Callable[[], Any] | None = None) -> tuple[St
                           'an OpenAPI document (.json), or "openapi" for the app\'s own')  # fmt: skip
     if path.suffix == ".py":
         return _not_empty(source, _of_python(path))
+    if path.suffix in (".yaml", ".yml"):
+        raise ScriptError(f"{source}: YAML is not read; save the OpenAPI document as JSON")
     document = _json(path)
     if path.suffix == ".har" or (isinstance(document, dict) and "log" in document):
         return _not_empty(source, tuple(_of_har(document, source)))
@@ -84,15 +86,25 @@ def _of_python(path: Path) -> tuple[Step, ...]:
 
 def _of_har(document: Any, source: str) -> Iterator[Step]:
     """The requests of a recording to its first origin. Cookies are left out: each run gets its own."""
+    place, origin = "log.entries", ""
     try:
-        made = [entry["request"] for entry in document["log"]["entries"]]
-        sent = [(one, urlsplit(one["url"])) for one in made if one["url"].startswith(("http://", "https://"))]
-        for request, url in sent:
-            if url.netloc == sent[0][1].netloc and request["method"].upper() in METHODS:
+        for number, entry in enumerate(document["log"]["entries"]):
+            place = f"log.entries[{number}].request"
+            request = entry["request"]
+            url, method = urlsplit(request["url"]), request["method"].upper()
+            if url.scheme not in ("http", "https"):
+                continue
+            origin = origin or url.netloc
+            if url.netloc == origin and method in METHODS:
                 target = (url.path or "/") + (f"?{url.query}" if url.query else "")
-                yield Step(request["method"].upper(), target, _recorded(request))
+                step = Step(method, target, _recorded(request))
+                step.content(())  # what is wrong is told before anything runs
+                yield step
+    except ScriptError as error:
+        raise ScriptError(f"{source}: {place}: {error}") from error
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise ScriptError(f"{source}: is no HAR recording: {type(error).__name__}: {error}") from error
+        what = f"{error} is missing" if isinstance(error, KeyError) else f"{type(error).__name__}: {error}"
+        raise ScriptError(f"{source}: is no HAR recording: {place}: {what}") from error
 
 
 def _recorded(request: Mapping[str, Any]) -> dict[str, Any]:

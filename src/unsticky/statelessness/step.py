@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode
@@ -11,9 +12,41 @@ from urllib.parse import urlencode
 from ..errors import ScriptError
 
 METHODS = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE", "TRACE"})
+_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _OPTIONS = frozenset({"json", "form", "file", "headers", "body"})
 
-Seen = Sequence[Any]  # the responses to the steps before, each with .status, .headers, .text and .json()
+
+class Headers(Mapping[str, str]):
+    """A response's, by name in any case; of one that came more than once the first."""
+
+    def __init__(self, fields: Sequence[tuple[str, str]]) -> None:
+        self._fields = {name.lower(): value for name, value in reversed(fields)}
+
+    def __getitem__(self, name: str) -> str:
+        return self._fields[name.lower()]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._fields)
+
+    def __len__(self) -> int:
+        return len(self._fields)
+
+
+@dataclass(frozen=True, slots=True)
+class SeenResponse:
+    """What a script's functions get of a response."""
+
+    status: int
+    headers: Headers
+    text: str
+
+    def json(self) -> Any:
+        """Raises ValueError."""
+        return json.loads(self.text)
+
+
+Seen = Sequence[SeenResponse]  # the responses to the steps before
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +93,18 @@ class Step:
         for name in options.keys() - _OPTIONS:
             raise ScriptError(f"{self.title}: unknown option {name!r}, allowed are {', '.join(sorted(_OPTIONS))}")
         kind, body = _body(options)
-        headers = [(str(name).lower(), str(value)) for name, value in dict(options.get("headers", {})).items()]
+        headers = [self._header(name, value) for name, value in dict(options.get("headers", {})).items()]
         if kind and not any(name == "content-type" for name, _ in headers):
             headers.append(("content-type", kind))
         return headers, body
+
+    def _header(self, name: object, value: object) -> tuple[str, str]:
+        """As HTTP has it (RFC 9110 5.1, 5.5)."""
+        if not _NAME.fullmatch(str(name)):
+            raise ScriptError(f"{self.title}: {name!r} is no header's name")
+        if _CONTROL.search(str(value)):
+            raise ScriptError(f"{self.title}: the header {name} has a line break or another control character")
+        return str(name).lower(), str(value)
 
 
 def _body(options: Mapping[str, Any]) -> tuple[str, bytes]:

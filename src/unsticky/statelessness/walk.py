@@ -18,7 +18,7 @@ from decimal import Decimal
 from hashlib import blake2b
 from pathlib import PurePath
 from random import Random
-from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
+from types import BuiltinFunctionType, FunctionType, GeneratorType, MethodType, ModuleType
 from typing import Any
 from uuid import UUID
 
@@ -66,6 +66,11 @@ def held(packages: tuple[str, ...], roots: Mapping[str, Any], key: bytes) -> Hel
     for variable, text in os.environ.items():
         walk.value(f"os.environ[{variable!r}]", text, 0)
     return walk.found
+
+
+def fingerprint(text: str, key: bytes) -> str:
+    """Of a value's repr; it tells whether two are the same, and nothing else."""
+    return blake2b(text.encode("utf-8", "replace"), key=key, digest_size=8).hexdigest()
 
 
 def differences(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
@@ -188,6 +193,9 @@ class Walk:
             self._note(f"{name}.{where}", str(value.total_changes))
         elif isinstance(value, (itertools.count, itertools.cycle)):
             self._note(f"{name} (position)", repr(value))
+        elif isinstance(value, GeneratorType):
+            self._note(f"{name} (position)", str(value.gi_frame and value.gi_frame.f_lasti))
+            self.mapping(f"{name}.gi_frame.f_locals", value.gi_frame.f_locals if value.gi_frame else {}, depth)
         elif callable(getattr(value, "cache_info", None)):
             self._note(f"{name}.cache_info()", repr(value.cache_info()))
         self._attributes(name, getattr(value, "__dict__", {}), depth)
@@ -203,4 +211,4 @@ class Walk:
                 self.value(f"{name}.{key}", item, depth)
 
     def _note(self, name: str, text: str) -> None:
-        self.found[name] = blake2b(text.encode("utf-8", "replace"), key=self._key, digest_size=8).hexdigest()
+        self.found[name] = fingerprint(text, self._key)

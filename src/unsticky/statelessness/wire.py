@@ -59,7 +59,8 @@ class Hello(msgspec.Struct, tag="hello"):
     name: str
     pid: int
     kind: str = ""  # asgi or wsgi
-    threads: list[str] = []  # that importing the app started: they would be missing in a fork
+    threads: list[str] = []  # that importing the app started: a fork would lose them
+    files: list[str] = []  # that it opened to write to: forks would write to the same ones
     isolation: str = "none"
     problem: str = ""
     document: bytes = b""  # the app's OpenAPI document as JSON, if it has one

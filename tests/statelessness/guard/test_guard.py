@@ -383,6 +383,20 @@ def test_enforce_freezes_the_configuration(home: Path) -> None:
         shop.app.config["ALLOWED"] = 1
 
 
+def test_report_tells_of_a_single_change_of_the_configuration(home: Path, otlp: Telemetry) -> None:
+    """Which no look before and after would see: it comes once."""
+    with flask_shop(home) as shop:
+        client = shop.app.test_client()
+        get(client, "/clean")
+        (answer,) = get(client, "/config")
+    assert answer.text == "1"
+    (found,) = eventually(lambda: violations(otlp))
+    assert found["stateless.variable"] == "app.config['VISITS']"
+    assert found["stateless.kind"] == "config"
+    assert found["stateless.endpoint"] == "GET /config"
+    assert "stateless.refused" not in found
+
+
 def test_enforce_in_starlette(home: Path) -> None:
     """Its exception handlers see it, too."""
     with starlette_shop(home, "enforce") as client:

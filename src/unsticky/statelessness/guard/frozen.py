@@ -1,4 +1,4 @@
-"""`app.config` and `app.state` that refuse changes once the app has served a request."""
+"""`app.config` and `app.state` that tell of changes, or refuse them, once the app has served a request."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _NAMED = frozenset({"__setitem__", "__delitem__", "__setattr__", "__delattr__", 
 
 
 def freeze(app: Any, refused: Callable[[str], LocalStateRefused | None]) -> None:
-    """In place: whoever holds the object sees it. `refused`: what to raise for this name, or None if it may change."""
+    """In place: whoever holds the object sees it. `refused` is told the name, and gives what to raise; None: go on."""
     config, state = getattr(app, "config", None), getattr(app, "state", None)
     if isinstance(config, dict):
         _refuse(config, _OF_DICTS, "app.config['{}']", refused)

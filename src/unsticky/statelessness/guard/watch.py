@@ -84,9 +84,9 @@ class Guard:
 
     def begin(self) -> Record:
         """A request begins. Whatever runs of it runs with the record as `audit.current`."""
-        if self._enforces and self._has_served and not self._is_frozen:
+        if self._has_served and not self._is_frozen:
             self._is_frozen = True
-            frozen.freeze(self.app, self._refused_change)
+            frozen.freeze(self.app, self._changing)
         record = Record(self)
         self._in_flight.add(record)
         record.number = self._latest = next(self._served)
@@ -269,12 +269,15 @@ class Guard:
             f'If all replicas see it, declare it: [statelessness] shared = ["{os.path.dirname(found.name)}"]'
         )
 
-    def _refused_change(self, name: str) -> LocalStateRefused | None:
+    def _changing(self, name: str) -> LocalStateRefused | None:
+        """Before `app.config` or `app.state` changes; the refusal, if it is to be refused."""
         if self._allowed(name):
             return None
         record = audit.current.get()
         endpoint = record.endpoint if record else ""
-        self._tell(Violation("config", name, "SUSPECT", endpoint, None, self._caller(), True))
+        self._tell(Violation("config", name, "SUSPECT", endpoint, None, self._caller(), self._enforces))
+        if not self._enforces:
+            return None
         return LocalStateRefused(
             f"{name} can't be changed after the first request: no other replica would see it. Set it at start-up, or "
             f'use the session or a store. If it is local on purpose, allow it: [statelessness] allow = ["{name}"]'
