@@ -179,9 +179,33 @@ def test_an_app_that_can_not_be_found_is_named_by_an_option(tmp_path: Path) -> N
     tests = FACTORY_TESTS.partition("def test_with")[0]
     lost = run(tmp_path, hidden, tests, "--stateless-replicas=2")
     assert lost.returncode == 1
-    assert "name it, or its factory, by --stateless-app" in lost.stdout
+    told = "2 requests of 1 tests were not replayed: their app is no module's variable; name it, or its factory, by"
+    assert told in lost.stdout
     named = run(tmp_path, hidden, tests, "--stateless-replicas=2", "--stateless-app", "shop:create_app()")
     assert named.returncode == 0, named.stdout + named.stderr
+
+
+def test_each_app_is_replayed_by_what_it_was_asked(tmp_path: Path) -> None:
+    """Two of modules, and one that no module has, which is told."""
+    shop = SHOP + "\nother = Flask('other')\nother.get('/other')(lambda: 'other')\n"
+    tests = (
+        FLASK_TESTS.partition("def test_with")[0]
+        + """
+from flask import Flask
+from shop import other
+def test_other():
+    assert other.test_client().get("/other").text == "other"
+def test_hidden():
+    hidden = Flask("hidden")
+    hidden.get("/hidden")(lambda: "hidden")
+    assert hidden.test_client().get("/hidden").text == "hidden"
+"""
+    )
+    done = run(tmp_path, shop, tests, "--stateless-replicas=2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 requests of 1 tests were replayed over 2 replicas: no counter-example." in done.stdout
+    assert "1 requests of 1 tests were replayed over 2 replicas: no counter-example." in done.stdout
+    assert "1 requests of 1 tests were not replayed" in done.stdout
 
 
 @pytest.mark.parametrize("options", [["--stateless-replicas=1"], ["--stateless-replicas=2", "--stateless-amnesia"]])

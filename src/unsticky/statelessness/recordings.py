@@ -20,17 +20,20 @@ from .step import Step
 _OF_CLIENTS = frozenset({"host", "cookie", "content-length", "connection", "accept-encoding", "transfer-encoding"})
 
 
+_Scripts = dict[str, list[Step]]  # by test
+
+
 class Recorder:
     """Goes between test clients and their apps, and keeps what is asked."""
 
     def __init__(self, target: str, replicas: int) -> None:
-        """`target`: the app to replay over; "" looks for the recorded one among the loaded modules."""
+        """`target`: the app to replay over; "" looks for the recorded ones among the loaded modules."""
         self._target = target
         self._replicas = replicas
         self._patches = Patches(self)
         self._test = ""
-        self._steps: dict[str, list[Step]] = {}  # by test
-        self._app: Any = None
+        self._names: dict[int, str] = {}  # of the apps of this test, by id
+        self._made: dict[str, _Scripts] = {}  # by the name of the app, "" if it has none
         self._lines: list[str] = []
 
     def install(self) -> None:
@@ -41,6 +44,7 @@ class Recorder:
 
     def begin(self, test: str) -> None:
         self._test = test
+        self._names.clear()
 
     def wsgi(self, original: Original, app: Any, environ: dict[str, Any], buffered: bool) -> Any:
         body = environ["wsgi.input"].read()
@@ -62,27 +66,30 @@ class Recorder:
         return original(transport, request)
 
     def replay(self) -> bool:
-        """Whether a test's responses were proven to depend on the replica."""
-        if not self._steps:
+        """Whether a test's responses were proven to depend on the replica, or nothing could be replayed."""
+        if not self._made:
             self._lines.append("No test made a request through a test client: nothing was replayed.")
             return False
-        target = self._target or _found(self._app)
-        if not target:
-            self._lines.append("The app is no module's variable: name it, or its factory, by --stateless-app.")
-            return True
-        try:
-            with Fleet(target, boots=self._replicas) as fleet:
-                return self._over(fleet, target)
-        except CheckError as error:
-            self._lines.append(f"{target}: {error}")
-            return True
+        failed = [self._replay(target, scripts) for target, scripts in self._made.items() if target]
+        if nameless := self._made.get(""):
+            text = f"{_size(nameless)} were not replayed: their app is no module's variable"
+            self._lines.append(f"{text}; name it, or its factory, by --stateless-app.")
+        return any(failed) or not failed
 
     def summary(self, failed: bool) -> Iterator[str]:
         yield from self._lines
 
-    def _over(self, fleet: Fleet, target: str) -> bool:
+    def _replay(self, target: str, scripts: _Scripts) -> bool:
+        try:
+            with Fleet(target, boots=self._replicas) as fleet:
+                return self._over(fleet, target, scripts)
+        except CheckError as error:
+            self._lines.append(f"{target}: {error}")
+            return True
+
+    def _over(self, fleet: Fleet, target: str, scripts: _Scripts) -> bool:
         proven = lost = 0
-        for test, steps in self._steps.items():
+        for test, steps in scripts.items():
             try:
                 found = examine(fleet, Plan(app=target, script=test, replicas=self._replicas), steps, SystemClock())
             except CheckError as error:
@@ -92,17 +99,21 @@ class Recorder:
             if found.of(Verdict.PROVEN):
                 proven += 1
                 self._lines += [f"{test}", *(f"  {line}".rstrip() for line in _proofs(found))]
-        requests = sum(map(len, self._steps.values()))
         missing = f", {lost} of them could not be" if lost else ""
-        text = f"{requests} requests of {len(self._steps)} tests were replayed over {self._replicas} replicas{missing}"
+        text = f"{_size(scripts)} were replayed over {self._replicas} replicas{missing}"
         self._lines.append(f"{text}: {f'{proven} tests depend on the replica' if proven else 'no counter-example'}.")
         return proven > 0
 
     def _keep(self, app: Any, method: str, target: str, headers: dict[str, str], body: bytes) -> None:
-        self._app = app
+        if id(app) not in self._names:
+            self._names[id(app)] = self._target or _found(app)
         kept = {name: value for name, value in headers.items() if name not in _OF_CLIENTS}
         step = Step(method, target, {"headers": kept, **({"body": body} if body else {})})
-        self._steps.setdefault(self._test, []).append(step)
+        self._made.setdefault(self._names[id(app)], {}).setdefault(self._test, []).append(step)
+
+
+def _size(scripts: _Scripts) -> str:
+    return f"{sum(map(len, scripts.values()))} requests of {len(scripts)} tests"
 
 
 def _proofs(found: Checked) -> Sequence[str]:
