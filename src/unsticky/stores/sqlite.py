@@ -8,7 +8,7 @@ a load costs, and a write rewrites about a kilobyte. The file is in WAL mode: re
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -24,7 +24,7 @@ from .urls import sqlite_path
 _LOOP_PATIENCE = 0.005  # seconds that an event loop's thread may wait for another writer
 
 _SELECT = "SELECT fields, created, touched, expires, owner, generation FROM unsticky_sessions WHERE key = ?"
-_PAGE = """SELECT fields, created, touched, expires, owner, generation, key FROM unsticky_sessions
+_PAGE = """SELECT key, fields, created, touched, expires, owner, generation FROM unsticky_sessions
     WHERE key > ? ORDER BY key LIMIT ?"""
 _INSERT = """INSERT INTO unsticky_sessions (key, fields, created, touched, expires, owner, generation)
     VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO UPDATE SET fields = excluded.fields, created = excluded.created,
@@ -85,8 +85,8 @@ class SqliteStore:
     def scan(self, batch: int = 500) -> Iterator[list[tuple[str, Record]]]:
         after = ""  # no key is empty
         while rows := self._pool.run(_page, after, batch):
-            now, after = self._now(), rows[-1][-1]
-            yield [(row[-1], record) for row in rows if (record := _live(row, now)) is not None]
+            now, after = self._now(), rows[-1][0]
+            yield [(key, record) for key, *row in rows if (record := _live(row, now)) is not None]
 
     def close(self) -> None:
         self._pool.close()
@@ -165,19 +165,19 @@ def _alive(row: Any, now: float) -> Record | None:
     return None if row is None or row[3] <= now else _record(row)
 
 
-def _record(row: tuple[Any, ...]) -> Record:
-    fields, created, touched, expires, owner, generation = row[:6]
+def _record(row: Sequence[Any]) -> Record:
+    fields, created, touched, expires, owner, generation = row
     try:
         return Record(_decode(fields), created, touched, expires, owner, generation, fields)
     except (msgspec.DecodeError, TypeError):
         raise DamagedRecord("SQLite store: a record is damaged") from None
 
 
-def _page(connection: sqlite3.Connection, after: str, batch: int) -> list[tuple[Any, ...]]:
-    return connection.execute(_PAGE, (after, batch)).fetchall()
+def _page(cursor: sqlite3.Cursor, after: str, batch: int) -> list[tuple[Any, ...]]:
+    return cursor.execute(_PAGE, (after, batch)).fetchall()
 
 
-def _live(row: tuple[Any, ...], now: float) -> Record | None:
+def _live(row: Sequence[Any], now: float) -> Record | None:
     """The row's record, or None if it has expired or can't be read."""
     try:
         return _record(row) if row[3] > now else None
@@ -185,30 +185,30 @@ def _live(row: tuple[Any, ...], now: float) -> Record | None:
         return None
 
 
-def _in_transaction(connection: sqlite3.Connection, work: Callable[..., Any], *args: Any) -> Any:
-    connection.execute("BEGIN IMMEDIATE")
-    result = work(connection, *args)
-    connection.execute("COMMIT")
+def _in_transaction(cursor: sqlite3.Cursor, work: Callable[..., Any], *args: Any) -> Any:
+    cursor.execute("BEGIN IMMEDIATE")
+    result = work(cursor, *args)
+    cursor.execute("COMMIT")
     return result
 
 
-def _create(connection: sqlite3.Connection, key: str, record: Record, now: float) -> bool:
+def _create(cursor: sqlite3.Cursor, key: str, record: Record, now: float) -> bool:
     row = (record.created, record.touched, record.expires, record.owner or None, record.generation)
-    return connection.execute(_INSERT, (key, _encode(record.fields), *row, now)).rowcount == 1
+    return cursor.execute(_INSERT, (key, _encode(record.fields), *row, now)).rowcount == 1
 
 
-def _update(connection: sqlite3.Connection, key: str, change: Change, now: float) -> Applied:
-    row = connection.execute(_SELECT, (key,)).fetchone()
+def _update(cursor: sqlite3.Cursor, key: str, change: Change, now: float) -> Applied:
+    row = cursor.execute(_SELECT, (key,)).fetchone()
     applied, record = merge(_record(row) if row else None, change, now)
     if record is not None:
         values = (_encode(record.fields), record.touched, record.expires, record.owner, record.generation)
-        connection.execute(_UPDATE, (*values, key))
+        cursor.execute(_UPDATE, (*values, key))
     elif applied is Applied.EMPTIED:
-        connection.execute(_DELETE, (key,))
+        cursor.execute(_DELETE, (key,))
     return applied
 
 
-def _update_unchanged(connection: sqlite3.Connection, key: str, change: Change, base: Record, now: float) -> bool:
+def _update_unchanged(cursor: sqlite3.Cursor, key: str, change: Change, base: Record, now: float) -> bool:
     """In one statement, if the row still holds what was loaded; False, and nothing written, if it does not."""
     if change.after is None:  # else the names in it are good: they came out of a store, or are encoded below
         check_names(change.put, change.drop, change.expect)
@@ -218,17 +218,17 @@ def _update_unchanged(connection: sqlite3.Connection, key: str, change: Change, 
     fields, kept = _encode(record.fields), base.packed or _encode(base.fields)
     new, old = _columns(record), _columns(base)
     if new == old:
-        return connection.execute(_UPDATE_FIELDS, (fields, key, kept, base.expires, base.generation)).rowcount == 1
-    return connection.execute(_UPDATE_UNCHANGED, (fields, *new, key, kept, *old)).rowcount == 1
+        return cursor.execute(_UPDATE_FIELDS, (fields, key, kept, base.expires, base.generation)).rowcount == 1
+    return cursor.execute(_UPDATE_UNCHANGED, (fields, *new, key, kept, *old)).rowcount == 1
 
 
 def _columns(record: Record) -> tuple[Any, ...]:
     return record.touched, record.expires, record.owner, record.generation
 
 
-def _delete(connection: sqlite3.Connection, key: str) -> None:
-    connection.execute(_DELETE, (key,))
+def _delete(cursor: sqlite3.Cursor, key: str) -> None:
+    cursor.execute(_DELETE, (key,))
 
 
-def _purge(connection: sqlite3.Connection, now: float, limit: int) -> int:
-    return connection.execute(_PURGE, (now, limit)).rowcount
+def _purge(cursor: sqlite3.Cursor, now: float, limit: int) -> int:
+    return cursor.execute(_PURGE, (now, limit)).rowcount

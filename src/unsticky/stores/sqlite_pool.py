@@ -11,7 +11,7 @@ import os
 import sqlite3
 from collections.abc import Callable
 from functools import partial
-from threading import Condition, Event, Lock, get_ident
+from threading import Condition, Event, Lock
 from typing import Any, TypeVar, TypeVarTuple
 from weakref import WeakSet, finalize
 
@@ -22,6 +22,7 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 _IDLE = 8  # connections kept open; more are opened when as many threads come, and closed again
+_NEVER = -1  # an epoch that no connection is kept for
 _LOOK = 1.0  # seconds between two looks at whether the path still names our file
 _FORK_WAIT = 1.0  # seconds that a fork waits for operations in other threads
 _monotonic = SystemClock.monotonic  # whatever Clock is given: this is about files, not sessions
@@ -43,12 +44,15 @@ class BusyError(StoreError):
 
 
 class SqlitePool:
-    """Connections to the file at `path`, each used by one thread at a time. `busy_timeout` is in seconds."""
+    """Connections to the file at `path`, each used by one thread at a time. `busy_timeout` is in seconds.
+
+    They are handed out as cursors, one of each connection: making another one costs a third of what a read does.
+    """
 
     def __init__(self, path: str, busy_timeout: float) -> None:
         self._path = os.path.abspath(path)
         self._busy_timeout = busy_timeout
-        self._idle: list[sqlite3.Connection] = []
+        self._idle: list[sqlite3.Cursor] = []
         self._file: tuple[int, int] | None = None  # which one the path named when we opened it
         self._look_again = 0.0
         self._epoch = 0  # raised by close(): connections in use then are not kept
@@ -56,55 +60,66 @@ class SqlitePool:
         _pools.add(self)
         finalize(self, _close_all, self._idle)
 
-    def run(self, work: Callable[[sqlite3.Connection, *Ts], T], *args: *Ts) -> T:
-        """`work(connection, ...)`. What it leaves open when it raises is rolled back. Raises StoreError."""
+    def run(self, work: Callable[[sqlite3.Cursor, *Ts], T], *args: *Ts) -> T:
+        """`work(cursor, ...)`. What it leaves open when it raises is rolled back. Raises StoreError."""
+        epoch = self._epoch
         try:
-            connection, epoch = self._take()
+            cursor = self._take()
             try:
-                result = work(connection, *args)
+                result = work(cursor, *args)
             except BaseException as error:
-                self._give(connection, epoch, keep=_recover(connection, error))
+                self._give(cursor, epoch if _recover(cursor.connection, error) else _NEVER)
                 raise
-            self._give(connection, epoch)
+            self._give(cursor, epoch)
             return result
         except sqlite3.Error as error:
             raise store_error(error) from error
 
     def fetch(self, statement: str, parameters: tuple[Any, ...]) -> Any:
         """The first row, or None. Raises StoreError. `run` for the one thing that is done at every request."""
+        epoch = self._epoch
         try:
-            connection, epoch = self._take()
+            cursor = self._take()
             try:
-                row = connection.execute(statement, parameters).fetchone()
+                row = cursor.execute(statement, parameters).fetchone()
             except BaseException as error:
-                self._give(connection, epoch, keep=_recover(connection, error))
+                self._give(cursor, epoch if _recover(cursor.connection, error) else _NEVER)
                 raise
-            self._give(connection, epoch)
+            self._give(cursor, epoch)
             return row
         except sqlite3.Error as error:
             raise store_error(error) from error
 
     def close(self) -> None:
         self._epoch += 1
-        _close_all(self._idle)
+        self._close_idle()
+        if self._forking:
+            self._tell_fork()
 
-    def _take(self) -> tuple[sqlite3.Connection, int]:
-        # Announced first, asked afterwards: a fork that begins in between either sees us or is seen by us. Each step
-        # is one operation on a dict or a list, so the usual way needs no lock.
-        self._in_use[get_ident()] = None
+    # Each step of these is one operation on a list or a set, so the usual way needs no lock.
+
+    def _take(self) -> sqlite3.Cursor:
         if self._forking:
             self._wait_for_fork()
         if _monotonic() >= self._look_again:
             self._look()
         try:
-            return self._idle.pop(), self._epoch
+            return self._idle.pop()  # or a fork, which may have begun since, has it
         except IndexError:
-            pass
-        try:
-            return self._open(), self._epoch
-        except BaseException:
-            self._leave()
-            raise
+            return self._open()
+
+    def _give(self, cursor: sqlite3.Cursor, epoch: int) -> None:
+        """`epoch`: as it was before the cursor was taken."""
+        if epoch == self._epoch and len(self._idle) < _IDLE:
+            self._idle.append(cursor)
+        else:
+            self._close(cursor)
+        if self._forking:
+            self._tell_fork()
+
+    def _close(self, cursor: sqlite3.Cursor) -> None:
+        _close_all([cursor])
+        self._opened.discard(cursor)  # not before: a fork must not come in between
 
     def _look(self) -> None:
         """Leave a file that was deleted or replaced: others do not see what is written to it any more."""
@@ -113,31 +128,38 @@ class SqlitePool:
             self._file = None
             self.close()
 
-    def _give(self, connection: sqlite3.Connection, epoch: int, keep: bool = True) -> None:
-        if keep and epoch == self._epoch and len(self._idle) < _IDLE:
-            self._idle.append(connection)
-        else:
-            connection.close()
-        self._in_use.pop(get_ident(), None)  # as _leave, with a call less
-        if self._forking:
-            self._leave()
-
-    def _leave(self) -> None:
-        self._in_use.pop(get_ident(), None)
-        if self._forking:
-            with self._changed:
-                self._changed.notify_all()
+    def _close_idle(self) -> None:
+        while self._idle:
+            try:
+                self._close(self._idle.pop())
+            except IndexError:  # another thread took the last one
+                return
 
     def _wait_for_fork(self) -> None:
-        me = get_ident()
         with self._changed:
-            while self._forking:
-                self._in_use.pop(me, None)
-                self._changed.notify_all()
-                self._changed.wait()
-                self._in_use[me] = None
+            self._changed.wait_for(lambda: not self._forking)
 
-    def _open(self) -> sqlite3.Connection:
+    def _tell_fork(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+    def _open(self) -> sqlite3.Cursor:
+        place = object()
+        self._opened.add(place)  # announced first, asked afterwards: a fork that begins in between sees it, or is seen
+        while self._forking:
+            self._opened.discard(place)
+            self._tell_fork()
+            self._wait_for_fork()
+            self._opened.add(place)
+        try:
+            cursor = self._connected().cursor()
+            self._opened.add(cursor)
+            return cursor
+        finally:
+            self._opened.discard(place)
+            self._tell_fork()
+
+    def _connected(self) -> sqlite3.Connection:
         with _creating:
             _create_private(self._path)
             connection = sqlite3.connect(
@@ -176,8 +198,11 @@ class SqlitePool:
     def before_fork(self) -> None:
         with self._changed:
             self._forking = True
-            self._changed.wait_for(lambda: not self._in_use, _FORK_WAIT)
-            _close_all(self._idle)
+            self._changed.wait_for(self._is_closed, _FORK_WAIT)
+
+    def _is_closed(self) -> bool:
+        self._close_idle()
+        return not self._opened
 
     def after_fork_in_parent(self) -> None:
         with self._changed:
@@ -187,7 +212,7 @@ class SqlitePool:
     def _after_fork(self) -> None:
         self._changed = Condition(Lock())
         self._forking = False
-        self._in_use: dict[int, None] = {}  # idents of threads
+        self._opened: set[object] = set()  # cursors, idle or in use, and the places of those to come
 
     after_fork_in_child = _after_fork
 
@@ -212,11 +237,11 @@ def _recover(connection: sqlite3.Connection, error: BaseException) -> bool:
     return not isinstance(error, sqlite3.Error) or _is_busy(error)
 
 
-def _close_all(connections: list[sqlite3.Connection]) -> None:
-    while connections:
+def _close_all(cursors: list[sqlite3.Cursor]) -> None:
+    for cursor in cursors:
         try:
-            connections.pop().close()
-        except (IndexError, sqlite3.Error):  # another thread took the last one; a broken file can't be closed well
+            cursor.connection.close()
+        except sqlite3.Error:  # a broken file can't be closed well
             pass
 
 

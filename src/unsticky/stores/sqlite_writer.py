@@ -15,7 +15,7 @@ from weakref import WeakSet
 from ..errors import StoreError
 from .sqlite_pool import BusyError, SqlitePool, store_error
 
-Work = Callable[..., Any]  # work(connection, *args), inside a transaction
+Work = Callable[..., Any]  # work(cursor, *args), inside a transaction
 
 
 @dataclass(slots=True, eq=False)
@@ -102,24 +102,24 @@ class GroupWriter:
             job.deliver(outcome)
 
 
-def _commit(connection: sqlite3.Connection, jobs: list[_Job]) -> list[Any]:
-    connection.execute("BEGIN IMMEDIATE")
-    outcomes = [_attempt(connection, job) for job in jobs]
-    connection.execute("COMMIT")
+def _commit(cursor: sqlite3.Cursor, jobs: list[_Job]) -> list[Any]:
+    cursor.execute("BEGIN IMMEDIATE")
+    outcomes = [_attempt(cursor, job) for job in jobs]
+    cursor.execute("COMMIT")
     return outcomes
 
 
-def _attempt(connection: sqlite3.Connection, job: _Job) -> Any:
+def _attempt(cursor: sqlite3.Cursor, job: _Job) -> Any:
     """One job's result or exception; a failed one leaves no trace and harms no other."""
-    connection.execute("SAVEPOINT job")
+    cursor.execute("SAVEPOINT job")
     try:
-        outcome = job.work(connection, *job.args)
+        outcome = job.work(cursor, *job.args)
     except Exception as error:
-        if not connection.in_transaction:  # the disk is full: SQLite rolled back the whole group
+        if not cursor.connection.in_transaction:  # the disk is full: SQLite rolled back the whole group
             raise
-        connection.execute("ROLLBACK TO job")
+        cursor.execute("ROLLBACK TO job")
         outcome = store_error(error) if isinstance(error, sqlite3.Error) else error
-    connection.execute("RELEASE job")
+    cursor.execute("RELEASE job")
     return outcome
 
 
