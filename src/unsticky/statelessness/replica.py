@@ -52,8 +52,8 @@ def main(arguments: list[str]) -> None:
     except NoApp as problem:
         send(connection, Hello(options.name, os.getpid(), problem=str(problem)))
         return
-    boot.serve()
-    orphans.clean_up(options.parent, mark, options.own, options.state)
+    if not boot.serve():
+        orphans.clean_up(options.parent, mark, options.own, options.state)
 
 
 class _Boot:
@@ -78,7 +78,8 @@ class _Boot:
     def _look(self) -> walk.Held:
         return walk.held(self._packages, self._roots, bytes.fromhex(self._options.key))
 
-    def serve(self) -> None:
+    def serve(self) -> bool:
+        """Fork replicas, or be one, as long as there is a check. Whether it said that this is the end."""
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # replicas are reaped by the system
         files = [path for path in dict.fromkeys(_held_files()) if self._counts(path)]
         self._disk.leave()
@@ -98,6 +99,7 @@ class _Boot:
             else:
                 _, fds, _, _ = socket.recv_fds(self._connection, 1, 1)
                 self._fork(message.name, socket.socket(fileno=fds[0]))
+        return False
 
     def _fork(self, name: str, connection: socket.socket) -> None:
         boot = os.getpid()
@@ -118,8 +120,8 @@ class _Boot:
         finally:
             os._exit(status)
 
-    def replica(self, name: str, connection: socket.socket) -> None:
-        """Answer requests until the end."""
+    def replica(self, name: str, connection: socket.socket) -> bool:
+        """Answer requests until the end. Whether it was said, and the check is there."""
         try:
             self._disk.enter()
             app = running(self._app, self._kind)
@@ -127,13 +129,14 @@ class _Boot:
             self._disk.leave()
         except NoApp as problem:
             send(connection, Hello(name, os.getpid(), problem=str(problem)))
-            return
+            return False
         send(connection, Hello(name, os.getpid(), self._kind, isolation=self._disk.name))
         while not isinstance(message := self._next(app, connection), (End, type(None))):
             send(connection, self._answer(app, message))
         self._disk.enter()
         app.close()
         self._disk.leave()
+        return isinstance(message, End)
 
     def _next(self, app: Running, connection: socket.socket) -> Any:
         app.idle(connection)
