@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import TypeVar
 from uuid import uuid4
 
 from .clock import Clock
 from .errors import DamagedRecord, SessionUnavailable, StoreError
 from .session.breaker import Breaker
-from .session.operations import Create, Delete, Load, Operation, Steps, Update
+from .session.operations import Steps
 from .session.options import SessionOptions
 from .session.sealing import UnknownKey
 from .session.store import AsyncStore, ImmediateLoad, Record, Store
@@ -21,8 +21,9 @@ log = logging.getLogger("unsticky.session")
 
 T = TypeVar("T")
 
-_VERBS: dict[type[Operation], str] = {Load: "load", Create: "create", Update: "update", Delete: "delete"}
-_NOT_TRIED = "it failed again and again, and is left alone for a moment"
+
+class _NotTried(StoreError):
+    """The breaker is open. What made it open was noted."""
 
 
 class StoreAccess:
@@ -78,9 +79,9 @@ class StoreAccess:
 
     def _loaded(self, load: Callable[[str], Record | None], key: str) -> Record | None:
         breaker = self._breaker
-        if breaker is not None and breaker.is_open:
-            self._ask(breaker)
         try:
+            if breaker is not None:
+                self._admit(breaker)
             record = load(key)
         except StoreError as error:
             self.note(error)
@@ -97,14 +98,20 @@ class StoreAccess:
 
     def run(self, steps: Steps[T]) -> T:
         """Do all that `steps` asks for, in this thread. Raises SessionUnavailable, and what `steps` raises."""
+        breaker = self._breaker
         try:
             operation = next(steps)
             while True:
                 try:
-                    result = self._done(operation)
+                    if breaker is not None:
+                        self._admit(breaker)
+                    result = operation.ask(self.store)
                 except StoreError as error:
+                    self.note(error)
                     operation = steps.throw(error)
                 else:
+                    if breaker is not None:
+                        breaker.succeeded()
                     operation = steps.send(result)
         except StopIteration as stop:
             return stop.value  # type: ignore[no-any-return]
@@ -113,14 +120,20 @@ class StoreAccess:
 
     async def run_async(self, steps: Steps[T]) -> T:
         """As `run`, on an event loop."""
+        breaker = self._breaker
         try:
             operation = next(steps)
             while True:
                 try:
-                    result = await self._done_async(operation)
+                    if breaker is not None:
+                        self._admit(breaker)
+                    result = await operation.ask(self.async_store)
                 except StoreError as error:
+                    self.note(error)
                     operation = steps.throw(error)
                 else:
+                    if breaker is not None:
+                        breaker.succeeded()
                     operation = steps.send(result)
         except StopIteration as stop:
             return stop.value  # type: ignore[no-any-return]
@@ -138,38 +151,14 @@ class StoreAccess:
         if "async_store" in self.__dict__:
             await self.async_store.aclose()
 
-    def _done(self, operation: Operation) -> Any:
-        breaker = self._breaker
-        if breaker is not None and breaker.is_open:
-            self._ask(breaker)
-        try:
-            result = self._do(operation)
-        except StoreError as error:
-            self.note(error)
-            raise
-        if breaker is not None:
-            breaker.succeeded()
-        return result
-
-    async def _done_async(self, operation: Operation) -> Any:
-        breaker = self._breaker
-        if breaker is not None and breaker.is_open:
-            self._ask(breaker)
-        try:
-            result = await getattr(self.async_store, _VERBS[type(operation)])(*operation)
-        except StoreError as error:
-            self.note(error)
-            raise
-        if breaker is not None:
-            breaker.succeeded()
-        return result
-
-    def _ask(self, breaker: Breaker) -> None:
-        if not breaker.allows(self._clock.monotonic()):
-            raise StoreError(f"session store: {_NOT_TRIED}")
+    def _admit(self, breaker: Breaker) -> None:
+        if breaker.is_open and not breaker.allows(self._clock.monotonic()):
+            raise _NotTried("session store: it failed again and again, and is left alone for a moment")
 
     def note(self, error: StoreError) -> None:
         """A store that answers is not away, whatever it answers."""
+        if isinstance(error, _NotTried):
+            return
         if isinstance(error, DamagedRecord | UnknownKey):
             log.error("A session can't be read: %s", error)
             if self._breaker is not None:
@@ -178,6 +167,3 @@ class StoreAccess:
         log.error("The session store is not available: %s", error)
         if self._breaker is not None:
             self._breaker.failed(self._clock.monotonic())
-
-    def _do(self, operation: Operation) -> Any:
-        return getattr(self.store, _VERBS[type(operation)])(*operation)

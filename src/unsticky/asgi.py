@@ -76,7 +76,7 @@ class WithSession:
     def varied(self, headers: Iterable[tuple[bytes, bytes]]) -> ByteHeaders:
         """`headers` of a response that depends on its session."""
         kept = [*headers]
-        if _have(kept, b"vary"):
+        if b"vary" in _names(kept):
             _rewrite(kept, b"vary", lambda vary: vary_on(vary, self.form.varies_on))
         else:
             kept.append(self._vary)
@@ -271,7 +271,7 @@ class _Exchange(Inbound, RequestState):
             presented = (name for name in host.old_cookies.names if cookie_values(self._headers("cookie"), name))
             added += [deletion for name in presented for deletion in _ended(name, host.form)]
         if added:
-            if _have(headers, b"cache-control"):
+            if b"cache-control" in _names(headers):
                 _rewrite(headers, b"cache-control", uncached)
             else:
                 headers.append((b"cache-control", b"no-store"))
@@ -328,11 +328,8 @@ def _ended(name: str, form: Carrier) -> list[Header]:
     return [CookieFormat(name=name).delete()]
 
 
-def _have(headers: ByteHeaders, name: bytes) -> bool:
-    for key, _ in headers:  # noqa: SIM110 - a generator costs more than the whole loop
-        if key == name or key.lower() == name:
-            return True
-    return False
+def _names(headers: ByteHeaders) -> set[bytes]:
+    return {name.lower() for name, _ in headers}
 
 
 def _rewrite(headers: ByteHeaders, name: bytes, rewrite: Callable[[str], str]) -> None:

@@ -28,7 +28,7 @@ def answer(response: Response, status: int, body: bytes) -> None:
 
 def vary_on(response: Response, header: str) -> None:
     """The response depends on that header of the request."""
-    if _has(response, "Vary"):
+    if "vary" in _names(response):
         response.vary.add(header)
     else:  # the usual case, without Werkzeug's set of headers
         response.headers.add("Vary", header)
@@ -36,7 +36,7 @@ def vary_on(response: Response, header: str) -> None:
 
 def forbid_caching(response: Response) -> None:
     """It sets a cookie: no shared cache may keep it."""
-    if _has(response, "Cache-Control"):
+    if "cache-control" in _names(response):
         response.headers["Cache-Control"] = uncached(response.headers["Cache-Control"])
     else:
         response.headers.add("Cache-Control", "no-store")
@@ -54,10 +54,6 @@ def _behind(expires: datetime | None, *attributes: tuple[str, Any]) -> str:
     return dump_cookie("name", "value", expires=expires, **dict(attributes)).removeprefix("name=value")
 
 
-def _has(response: Response, header: str) -> bool:
+def _names(response: Response) -> set[str]:
     """Werkzeug's own `in` makes an exception of each header that is not there, with an HTTP response in it."""
-    wanted = header.lower()
-    for name, _ in response.headers:  # noqa: SIM110 - a generator costs more than the whole loop
-        if name.lower() == wanted:
-            return True
-    return False
+    return {name.lower() for name, _ in response.headers}

@@ -123,14 +123,14 @@ class Sessions:
         return partial(Binding, inbound, self.terms, loader, self._now, self._random_bytes, self._note)
 
     def _load(self, key: str) -> Record | None:
-        started = perf_counter()
-        record = self.access.load(key)
-        otel.session_loaded(perf_counter() - started, found=record is not None)
-        return record
+        return self._told(self.access.load, key) if otel.is_traced() else self.access.load(key)
 
     def _load_now(self, key: str) -> Record | None:
+        return self._told(self.access.load_now, key) if otel.is_traced() else self.access.load_now(key)
+
+    def _told(self, load: Loader, key: str) -> Record | None:
         started = perf_counter()
-        record = self.access.load_now(key)
+        record = load(key)
         otel.session_loaded(perf_counter() - started, found=record is not None)
         return record
 

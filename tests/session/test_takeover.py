@@ -100,7 +100,7 @@ class Commit:
         if self.done is not None:
             return False
         try:
-            self._result = self._place.sessions.access._do(self._steps.send(self._result))
+            self._result = self._steps.send(self._result).ask(self._place.sessions.access.store)
         except StopIteration as stop:
             self.done = stop.value
             if isinstance(self.done.cookie, Token):

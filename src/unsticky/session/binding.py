@@ -19,6 +19,7 @@ from .token import RESERVED, Token
 Loader = Callable[[str], Record | None]  # by store key; may raise StoreError
 
 NOTHING: Mapping[str, Any] = {}
+_NONE: frozenset[str] = frozenset()
 
 
 _OVER = Inbound()
@@ -27,25 +28,34 @@ _OVER = Inbound()
 class Binding:
     """What ties a session object to its request: the token it came with, the record behind it, what was asked for."""
 
-    # Of the class, until they change: most requests change few.
-    _made: Token | None = None  # by one who asked for the id of a session that was not loaded yet
-    loaded = False
-    record: Record | None = None  # the live record that `token` was accepted by, as the store has it
-    plain: Mapping[str, bytes] = NOTHING  # the application's fields, encoded and not sealed
-    values: Mapping[str, Any] = NOTHING  # as decoded: scalars that still are these were not changed
-    plural = False  # has the record fields of ours beside this token's proof? Another proof may be among them
-    undecodable: frozenset[str] = frozenset()  # written by a newer version: left as they are
-    changed = False  # was a key assigned or removed since the last commit?
-    standing = False  # is `token` one that no rotation has replaced, as far as we know?
-    rotation: str | None = None  # "graceful" or "strict"
-    owner: str | None = None  # as set in this request; "" removes it
-    old: OldSession | None = None  # to be taken over by the commit
-    old_ended = False
-    # `token` is new: another request has just taken the same old session over, and this proof of it still stands.
-    joining = ""
-    unavailable: SessionUnavailable | None = None
-    closed = False  # the response's headers are sent
-    untold: Any = None  # what an early commit has for the client, once the headers go out
+    __slots__ = (
+        "_made",
+        "_report",
+        "changed",
+        "closed",
+        "ended",
+        "events",
+        "inbound",
+        "joining",
+        "loaded",
+        "loader",
+        "now",
+        "old",
+        "old_ended",
+        "owner",
+        "plain",
+        "plural",
+        "random_bytes",
+        "record",
+        "rotation",
+        "standing",
+        "terms",
+        "token",
+        "unavailable",
+        "undecodable",
+        "untold",
+        "values",
+    )
 
     def __init__(
         self,
@@ -69,6 +79,24 @@ class Binding:
         self.now = now
         self.ended: list[tuple[str, str | None]] = []  # key and owner of records that clear() or destroy() ended
         self.events: list[SessionEvent] = []  # to be told once the commit is done
+        self._made: Token | None = None  # by one who asked for the id of a session that was not loaded yet
+        self.loaded = False
+        self.record: Record | None = None  # the live record that `token` was accepted by, as the store has it
+        self.plain: Mapping[str, bytes] = NOTHING  # the application's fields, encoded and not sealed
+        self.values: Mapping[str, Any] = NOTHING  # as decoded: scalars that still are these were not changed
+        self.plural = False  # has the record fields of ours beside this token's proof? Another proof may be among them
+        self.undecodable: frozenset[str] = _NONE  # written by a newer version: left as they are
+        self.changed = False  # was a key assigned or removed since the last commit?
+        self.standing = False  # is `token` one that no rotation has replaced, as far as we know?
+        self.rotation: str | None = None  # "graceful" or "strict"
+        self.owner: str | None = None  # as set in this request; "" removes it
+        self.old: OldSession | None = None  # to be taken over by the commit
+        self.old_ended = False
+        # `token` is new: another request has just taken the same old session over, and this proof of it still stands.
+        self.joining = ""
+        self.unavailable: SessionUnavailable | None = None
+        self.closed = False  # the response's headers are sent
+        self.untold: Any = None  # what an early commit has for the client, once the headers go out
 
     def let_go(self) -> None:
         """The request is over: nothing is asked of it any more."""
@@ -150,14 +178,21 @@ class Binding:
 
     def _adopt(self, record: Record, token: Token) -> bool:
         """Take it, with what its fields say. False: nobody could read them, now or later. Raises UnknownKey."""
+        plain = dict(record.fields)
+        plain.pop(token.proof, None)
+        plural = RESERVED in "".join(plain) and _take_ours_out(plain)  # asked the quick way, at every request
         try:
-            self.plain, self.plural, self.values, self.undecodable = _read(record.fields, self.terms.sealer, token)
+            if self.terms.sealer is not None:
+                plain = _unsealed(plain, self.terms.sealer, token)
+            values, bad = codec.decode_all(plain)
+            if bad and self.terms.sealer is None:
+                _check_unsealed(plain, bad)
         except StoreError as error:
             self._report(error)
             if isinstance(error, DamagedRecord):
                 return False
             raise
-        self.record = record
+        self.record, self.plain, self.plural, self.values, self.undecodable = record, plain, plural, values, bad
         return True
 
     def holds_plainly(self) -> bool:
@@ -265,22 +300,15 @@ def _readable(loader: Loader, key: str) -> Record | None:
         return None
 
 
-# The application's fields, encoded; has the record others of ours beside the token's proof; the values; and the names
-# of those that can't be decoded.
-_Opened = tuple[dict[str, bytes], bool, dict[str, Any], frozenset[str]]
+def _unsealed(fields: Mapping[str, bytes], sealer: Sealer, token: Token) -> dict[str, bytes]:
+    """Raises UnknownKey, and DamagedRecord for what can't be unsealed."""
+    return {name: sealer.open(token.key, name, data) for name, data in fields.items()}
 
 
-def _read(fields: Mapping[str, bytes], sealer: Sealer | None, token: Token) -> _Opened:
-    """Raises UnknownKey, DamagedRecord for what can't be unsealed."""
-    plain = dict(fields)
-    plain.pop(token.proof, None)
-    plural = RESERVED in "".join(plain) and _take_ours_out(plain)  # asked the quick way, at every request
-    if sealer is not None:
-        plain = {name: sealer.open(token.key, name, data) for name, data in plain.items()}
-    values, bad = codec.decode_all(plain)
-    if bad and sealer is None and any(plain[name].startswith(SEALED) for name in bad):
+def _check_unsealed(fields: Mapping[str, bytes], bad: frozenset[str]) -> None:
+    """Raises UnknownKey, if it is no wonder that they can't be decoded."""
+    if any(fields[name].startswith(SEALED) for name in bad):
         raise UnknownKey("it is encrypted, and no `encryption_keys` are set here")
-    return plain, plural, values, bad
 
 
 def _take_ours_out(fields: dict[str, bytes]) -> bool:

@@ -109,7 +109,7 @@ def are_plainly(values: list[object], datas: Sequence[bytes]) -> bool:
 
 def _tag(value: Any, depth: int) -> Any:
     kind = type(value)
-    if kind in _ATOMS:
+    if kind in _ATOMS or (kind is int and -(2**63) <= value < 2**64):
         return value
     if depth > MAXIMUM_DEPTH:
         raise _Refused(f"nested more than {MAXIMUM_DEPTH} levels deep, or contains itself")
@@ -118,7 +118,7 @@ def _tag(value: Any, depth: int) -> Any:
     if kind is list:
         return [_tag(item, depth + 1) for item in value]
     if kind is int:
-        return value if -(2**63) <= value < 2**64 else Ext(_INTEGER, str(value).encode())
+        return Ext(_INTEGER, str(value).encode())
     return _tag_other(value, depth + 1)
 
 

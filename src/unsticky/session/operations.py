@@ -1,4 +1,7 @@
-"""What a session asks of the store, as values: decisions yield them, a driver does them and sends the result back."""
+"""What a session asks of the store, as values: decisions yield them, a driver does them and sends the result back.
+
+`ask` does one: it returns what a Store answers, and what to await of an AsyncStore.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +18,18 @@ class Load(NamedTuple):
 
     key: str
 
+    def ask(self, store: Any) -> Any:
+        return store.load(self.key)
+
 
 class Create(NamedTuple):
     """Answered with True, or False if a live record exists."""
 
     key: str
     record: Record
+
+    def ask(self, store: Any) -> Any:
+        return store.create(self.key, self.record)
 
 
 class Update(NamedTuple):
@@ -29,11 +38,17 @@ class Update(NamedTuple):
     key: str
     change: Change
 
+    def ask(self, store: Any) -> Any:
+        return store.update(self.key, self.change)
+
 
 class Delete(NamedTuple):
     """Answered with None."""
 
     key: str
+
+    def ask(self, store: Any) -> Any:
+        return store.delete(self.key)
 
 
 Operation = Load | Create | Update | Delete

@@ -62,7 +62,7 @@ class SqliteStore:
         self._pool = SqlitePool(path, timeout)
 
     def load(self, key: str) -> Record | None:
-        return _alive(self._pool.fetch(_SELECT, (key,)), self._now())
+        return _record(self._pool.fetch(_SELECT, (key,)), self._now())
 
     def create(self, key: str, record: Record) -> bool:
         check_names(record.fields)
@@ -86,7 +86,7 @@ class SqliteStore:
         after = ""  # no key is empty
         while rows := self._pool.run(_page, after, batch):
             now, after = self._now(), rows[-1][0]
-            yield [(key, record) for key, *row in rows if (record := _live(row, now)) is not None]
+            yield [(key, record) for key, *row in rows if (record := _readable(row, now)) is not None]
 
     def close(self) -> None:
         self._pool.close()
@@ -110,17 +110,17 @@ class AsyncSqliteStore:
 
     def load_now(self, key: str) -> Record | None:
         try:
-            return _alive(self._pool.fetch(_SELECT, (key,)), self._now())
+            return _record(self._pool.fetch(_SELECT, (key,)), self._now())
         except BusyError:  # rare: another process recovers the file after a crash, or makes it
             return self._load_patiently(key)
 
     def _load_patiently(self, key: str) -> Record | None:
         for _ in range(self._tries - 2):
             try:
-                return _alive(self._pool.fetch(_SELECT, (key,)), self._now())
+                return _record(self._pool.fetch(_SELECT, (key,)), self._now())
             except BusyError:
                 continue
-        return _alive(self._pool.fetch(_SELECT, (key,)), self._now())
+        return _record(self._pool.fetch(_SELECT, (key,)), self._now())
 
     async def load(self, key: str) -> Record | None:
         return self.load_now(key)
@@ -161,12 +161,13 @@ class AsyncSqliteStore:
         return await self._writer.submit(work, *args)
 
 
-def _alive(row: Any, now: float) -> Record | None:
-    return None if row is None or row[3] <= now else _record(row)
-
-
-def _record(row: Sequence[Any]) -> Record:
+def _record(row: Sequence[Any] | None, now: float) -> Record | None:
+    """The row's record; None if there is none, or it has expired. Raises DamagedRecord."""
+    if row is None:
+        return None
     fields, created, touched, expires, owner, generation = row
+    if expires <= now:
+        return None
     try:
         return Record(_decode(fields), created, touched, expires, owner, generation, fields)
     except (msgspec.DecodeError, TypeError):
@@ -177,10 +178,9 @@ def _page(cursor: sqlite3.Cursor, after: str, batch: int) -> list[tuple[Any, ...
     return cursor.execute(_PAGE, (after, batch)).fetchall()
 
 
-def _live(row: Sequence[Any], now: float) -> Record | None:
-    """The row's record, or None if it has expired or can't be read."""
+def _readable(row: Sequence[Any], now: float) -> Record | None:
     try:
-        return _record(row) if row[3] > now else None
+        return _record(row, now)
     except (DamagedRecord, TypeError):
         return None
 
@@ -199,7 +199,7 @@ def _create(cursor: sqlite3.Cursor, key: str, record: Record, now: float) -> boo
 
 def _update(cursor: sqlite3.Cursor, key: str, change: Change, now: float) -> Applied:
     row = cursor.execute(_SELECT, (key,)).fetchone()
-    applied, record = merge(_record(row) if row else None, change, now)
+    applied, record = merge(_record(row, now), change, now)
     if record is not None:
         values = (_encode(record.fields), record.touched, record.expires, record.owner, record.generation)
         cursor.execute(_UPDATE, (*values, key))

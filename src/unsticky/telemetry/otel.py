@@ -254,15 +254,20 @@ def span_ids() -> tuple[str | None, str | None]:
     return trace.format_trace_id(found.trace_id), trace.format_span_id(found.span_id)
 
 
+def is_traced() -> bool:
+    """May there be a current span? The quick way to know, at every request."""
+    return bool(context.get_current())
+
+
 def session_loaded(seconds: float, found: bool) -> None:
     """The current request's session was looked up in the store. Never says which session."""
-    if context.get_current():  # else there is no span: the quick way to know, at every request
+    if is_traced():
         _add_session_event("load", seconds, {"unsticky.session.found": found})
 
 
 def session_committed(seconds: float, result: str) -> None:
     """The current request's session was written; `result` is a fixed word, such as "created" or "conflict"."""
-    if context.get_current():
+    if is_traced():
         _add_session_event("commit", seconds, {"unsticky.session.result": result})
 
 
