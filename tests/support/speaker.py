@@ -9,8 +9,8 @@ from contextlib import contextmanager, suppress
 
 
 @contextmanager
-def speaker(answer: Callable[[bytes], bytes], pause: float = 0.0) -> Iterator[int]:
-    """Answers each packet with `answer(packet)`, and hangs up if that is empty; its port.
+def speaker(answer: Callable[[bytes], bytes], pause: float = 0.0, *, once: bool = False) -> Iterator[int]:
+    """Answers each packet with `answer(packet)`, and hangs up if that is empty, or after one of them; its port.
 
     With `pause`, one byte at a time, so many seconds apart.
     """
@@ -23,6 +23,8 @@ def speaker(answer: Callable[[bytes], bytes], pause: float = 0.0) -> Iterator[in
                     peer.sendall(piece)
                     if pause and ended.wait(pause):
                         return
+                if once:
+                    return
 
     def serve() -> None:
         while True:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from http.client import HTTPResponse, RemoteDisconnected
 from math import isinf
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import requests
 import requests.adapters
-from urllib3 import Timeout
+from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, Timeout
+from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from ..worker import in_forked_children
 
@@ -118,6 +120,11 @@ def _finite(seconds: float | None) -> float | None:
 
 
 class _Adapter(requests.adapters.HTTPAdapter):
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        """With connections that tell a whole head of a response from a part of one."""
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _PoolOfTls}
+
     def build_connection_pool_key_attributes(
         self, request: requests.PreparedRequest, verify: Any, cert: Any = None
     ) -> tuple[Any, Any]:
@@ -127,3 +134,48 @@ class _Adapter(requests.adapters.HTTPAdapter):
         if name is not None and host["scheme"] == "https":
             pool = {**pool, "server_hostname": name, "assert_hostname": name}  # type: ignore[typeddict-unknown-key]
         return host, pool
+
+
+class _WholeHead(HTTPResponse):
+    """To http.client a head ends with its connection, too: one that was cut off would be a response without a body."""
+
+    def begin(self) -> None:
+        """Raises RemoteDisconnected, which is a connection that broke."""
+        file = self.fp
+        self.fp = lines = cast(Any, _Lines(file))
+        try:
+            super().begin()
+        finally:
+            if self.fp is lines:
+                self.fp = file
+        if lines.last not in (b"\r\n", b"\n"):
+            raise RemoteDisconnected("the connection ended within the head of a response")
+
+
+class _Lines:
+    """A file that is read by lines, and the last one that was read."""
+
+    def __init__(self, file: Any) -> None:
+        self.file = file
+        self.close = file.close
+        self.last = b""  # none at the end of the file
+
+    def readline(self, limit: int = -1) -> bytes:
+        self.last = self.file.readline(limit)
+        return self.last
+
+
+class _Connection(HTTPConnection):
+    response_class = _WholeHead
+
+
+class _ConnectionOfTls(HTTPSConnection):
+    response_class = _WholeHead
+
+
+class _Pool(HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+class _PoolOfTls(HTTPSConnectionPool):
+    ConnectionCls = _ConnectionOfTls
