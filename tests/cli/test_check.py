@@ -681,3 +681,22 @@ def test_killed_while_the_import_hangs_it_leaves_nothing(tmp_path: Path) -> None
     process.kill()
     process.wait()
     eventually(lambda: leftovers(tmp_path) == [])
+
+
+OWN_LIMITER = """
+class RateLimiter:
+    def __init__(self):
+        self.seen = []
+limiter = RateLimiter()
+def app(environ, start_response):
+    limiter.seen.append(1)
+    start_response("200 OK" if len(limiter.seen) < 2 else "429 Too Many Requests", [])
+    return [b""]
+"""
+
+
+def test_a_variable_that_is_named_as_a_librarys_is_not_the_librarys(tmp_path: Path) -> None:
+    done = run(tmp_path, app=OWN_LIMITER, script='SCRIPT = [("GET", "/")] * 2')
+    assert "suspect: shop:limiter.seen" in done.stdout
+    assert "flask-limiter" not in done.stdout
+    assert "remedy:  move it to the session or to a shared store" in done.stdout

@@ -41,6 +41,14 @@ def keep(name: str, named: Named, roots: Mapping[str, Any]) -> PutBack | None:
     return _keep_found(found.chain, name) if found.chain else None
 
 
+def holders(name: str, named: Named, roots: Mapping[str, Any]) -> list[Any]:
+    """The objects that lead to a variable, from outside, as far as it is there."""
+    found = _Find(named, name)
+    for root, value in {**named, **roots}.items():
+        found.value(root, value, 0)
+    return [value for _, value in found.chain]
+
+
 def keep_file(path: str) -> PutBack | None:
     """The same for a file, and for what SQLite keeps beside it. Only for a disk of one's own."""
     files = [Path(path), *(Path(path + suffix) for suffix in _BESIDE)]

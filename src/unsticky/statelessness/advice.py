@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Container, Iterable, Sequence
+from itertools import chain
+from typing import NamedTuple, Protocol
 
 # Libraries that keep state in the process on purpose, and have a mode that shares it.
 _LIBRARIES = {
@@ -12,38 +13,43 @@ _LIBRARIES = {
     "limits": 'limits counts in memory: use storage_from_string("redis://...")',
     "flask_caching": 'flask-caching\'s SimpleCache is local: set CACHE_TYPE = "RedisCache", or another shared one',
     "cachelib": "cachelib's SimpleCache and FileSystemCache are local: use its RedisCache or MemcachedCache",
+    "cachetools": "cachetools keeps its caches local: use a shared one, or a lifetime so short that stale is no harm",
     "apscheduler": "APScheduler's MemoryJobStore is local: use a SQLAlchemyJobStore, and one scheduler",
     "flask_session": "Flask-Session's file and cachelib sessions are local: use unsticky's store, or its Redis one",
 }
-_MARKS = {
-    "limiter": "flask_limiter",
-    "limits.": "limits",
-    "cachelib": "cachelib",
-    "flask_caching": "flask_caching",
-    "['cache']": "flask_caching",
-    "apscheduler": "apscheduler",
-    "scheduler": "apscheduler",
-    "slowapi": "slowapi",
+_NAMED = {  # as variables of them often are, where nothing but the name is known
+    "limiter": ("slowapi", "flask_limiter"),
+    "limits.": ("limits",),
+    "cachelib": ("cachelib",),
+    "flask_caching": ("flask_caching",),
+    "['cache']": ("flask_caching",),
+    "scheduler": ("apscheduler",),
 }
 OF_DATABASES = ".total_changes"  # how the walk names an SQLite connection to a file
 _OF_DATABASE = "a database on the local disk: use one that all replicas reach, or name it by --shared if they do"
 _DATABASES = (".db", ".sqlite", ".sqlite3", ".db-wal", ".db-journal", ".db-shm")
 
 
-class _Named(Protocol):
+class _Suspect(Protocol):
     @property
     def name(self) -> str: ...
+    @property
+    def library(self) -> str: ...
 
 
-def advice(suspects: Sequence[_Named], *, of_boot: bool = False) -> str:
+def library(modules: Iterable[str]) -> str:
+    """The first with a shared mode. `modules`: of the types that hold a value, from outside."""
+    return next((name for name in (module.partition(".")[0] for module in modules) if name in _LIBRARIES), "")
+
+
+def advice(suspects: Sequence[_Suspect], *, of_boot: bool = False) -> str:
     """For the first suspect. `of_boot`: each process makes it for itself, and no request changes it."""
     if not suspects:
         return ("no variable changed: look for hash() of a text, id(), the process's number, the host's name, "
                 "or what a child process or another thread keeps")  # fmt: skip
     name = suspects[0].name
-    for mark, library in _MARKS.items():
-        if mark in name.lower():
-            return _LIBRARIES[library]
+    if suspects[0].library:
+        return _LIBRARIES[suspects[0].library]
     if name.endswith(OF_DATABASES):
         return _OF_DATABASE
     if name.startswith("/"):
@@ -54,6 +60,17 @@ def advice(suspects: Sequence[_Named], *, of_boot: bool = False) -> str:
         return "made anew by each process: read it from the environment or the settings, the same for all replicas"
     return ("move it to the session or to a shared store; if it is local on purpose, say so: "
             "replica_local(value, why=...), or allow it by name")  # fmt: skip
+
+
+def advice_by_name(variable: str, loaded: Container[str]) -> str:
+    """Where nothing but the name is known. `loaded`: modules, of which one may be the library that it sounds like."""
+    guesses = chain.from_iterable(names for mark, names in _NAMED.items() if mark in variable.lower())
+    return advice((_Guess(variable, next((name for name in guesses if name in loaded), "")),))
+
+
+class _Guess(NamedTuple):
+    name: str
+    library: str
 
 
 def _of_file(path: str) -> str:

@@ -15,6 +15,7 @@ from .boots import BootValues
 from .oracle import Comparison, Difference, shown
 from .runs import Ran
 from .step import Step
+from .wire import Changed
 
 _TRIED = 3  # suspects of a finding
 _MOST_ABLATED = 6  # suspects of a schedule
@@ -41,6 +42,7 @@ class Suspect:
     changed: bool = True  # by a request; False: two processes do not begin with the same
     confirmed: bool = False  # one replica that has it put back before each request answers as the other one did
     tried: bool = False  # it was put back: if it is not confirmed, this explained nothing
+    library: str = ""  # whose object holds it, of those that have a shared mode
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +155,7 @@ def suspected(
     """Variables that changed after the warm-up, without a response that told. `control` repeats each read."""
     known = {suspect.name for finding in explained for suspect in finding.suspects}
     times: Counter[str] = Counter()
-    places: dict[str, str] = {}
+    held: dict[str, Changed] = {}
     requests: dict[str, dict[str, None]] = {}
     warmed: set[int] = set()
     for ran in control:
@@ -162,14 +164,15 @@ def suspected(
         warmed.add(ran.turn.step)
         for changed in ran.changed:
             times[changed.variable] += warm
-            places[changed.variable] = changed.place
+            held[changed.variable] = changed
             requests.setdefault(changed.variable, {})[step.title] = None
     found = []
-    for variable, place in places.items():
+    for variable, changed in held.items():
         if variable in known or any(fnmatchcase(variable, pattern) for pattern in allowed):
             continue
         verdict = Verdict.SUSPECT if times[variable] >= 2 and not harmless(variable) else Verdict.INFO
-        suspect = Suspect(variable, place, f"changed by {', '.join(list(requests[variable])[:3])}")
+        why = f"changed by {', '.join(list(requests[variable])[:3])}"
+        suspect = Suspect(variable, changed.place, why, library=changed.library)
         found.append(Finding(verdict, variable, suspects=(suspect,), advice=advice((suspect,))))
     return found
 
@@ -228,7 +231,8 @@ def _changed(control: Sequence[Ran], turn: int) -> list[Suspect]:
     for number in range(turn, -1, -1):
         ran, told = control[number], f"by request {number + 1}"
         for changed in ran.changed:
-            found.setdefault(changed.variable, Suspect(changed.variable, changed.place, f"changed {told}"))
+            suspect = Suspect(changed.variable, changed.place, f"changed {told}", library=changed.library)
+            found.setdefault(changed.variable, suspect)
         for path in ran.files:
             found.setdefault(path, Suspect(path, why=f"a local file, written {told}"))
     return [suspect for suspect in found.values() if not harmless(suspect.name)] or [*found.values()]

@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from . import ablation, disks, orphans, walk
+from . import ablation, advice, disks, orphans, walk
 from .running import NoApp, Running, find, kind_of, running
 from .wire import Answer, Asked, Changed, End, Fork, Held, Hello, Keep, Kept, Message, Serve, Snapshot, receive, send
 
@@ -158,10 +158,14 @@ class _Boot:
         files = self._writes.end()
         if message.watched:
             names = walk.differences(before, self._look())
-            answer.changed = [Changed(name, walk.place(name)) for name in names]
+            answer.changed = [Changed(name, walk.place(name), self._library(name)) for name in names]
         files += self._disk.leave()
         answer.files = [path for path in dict.fromkeys(files) if self._counts(path)]
         return answer
+
+    def _library(self, name: str) -> str:
+        holders = ablation.holders(name, walk.variables(self._packages), self._roots)
+        return advice.library(type(holder).__module__ for holder in holders)
 
     def _kept(self, name: str) -> Callable[[], None] | None:
         if name.startswith("/"):

@@ -71,7 +71,7 @@ class Changed(msgspec.Struct):
 
     variable: str  # "shop.catalog:CACHE['tea']"
     place: str = ""  # "shop/catalog.py:12"
-    kind: str = "value"
+    library: str = ""  # "flask_limiter", if the value is inside of an object of one that advice knows
 
 
 class Answer(msgspec.Struct, tag="answer"):

@@ -22,7 +22,7 @@ from ...guard.violations import Limit, Violation
 from ...telemetry import otel
 from ...worker import in_forked_children
 from .. import walk
-from ..advice import advice
+from ..advice import advice_by_name
 from ..disks import inside, passed
 from . import audit, frozen, packages
 from .audit import Record
@@ -304,7 +304,7 @@ def _remedy(found: Violation) -> str:
         return ""
     if found.is_path:
         return "; use a store that all replicas reach; if all see this one, declare it: [statelessness] shared"
-    return f"; {advice((found,))}"
+    return f"; {advice_by_name(found.name, sys.modules)}"
 
 
 def shown(kind: str, path: str) -> str:
