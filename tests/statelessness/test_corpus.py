@@ -19,7 +19,10 @@ LEAKY = sorted(path.stem for path in (CORPUS / "leaky").glob("*.py"))
 CLEAN = sorted(path.stem for path in (CORPUS / "clean").glob("*.py"))
 
 # What no request changes can't be put back, and an iterator can't be set back.
-UNCONFIRMED = {"hash_seed", "process_salt", "secret_key", "iterator", "generator", "boot_beside_hits"}
+UNCONFIRMED = {
+    "hash_seed", "process_salt", "secret_key", "iterator", "generator",
+    "boot_beside_hits", "boot_beside_upload", "iterator_beside_boot",
+}  # fmt: skip
 
 
 def checked(kind: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, isolation: str = "auto") -> Checked:
@@ -76,6 +79,26 @@ def test_what_each_process_made_stands_first_if_the_response_shows_it(
     assert hits.tried
     assert not hits.confirmed
     assert "made anew by each process" in proof.advice
+
+
+def test_what_each_process_made_stands_first_if_forks_of_one_process_agree(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The response does not show the key, and the file that was written was put back in vain."""
+    (proof,) = checked("leaky", "boot_beside_upload", tmp_path, monkeypatch).of(Verdict.PROVEN)
+    key, file = proof.suspects
+    assert key.name == "boot_beside_upload:KEY"
+    assert key.why.endswith("forks of one agree")
+    assert file.tried
+    assert "made anew by each process" in proof.advice
+
+
+def test_what_forks_of_one_process_do_not_agree_on_is_not_what_the_process_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An iterator can't be put back; that the process has a key, too, is no suspicion."""
+    (proof,) = checked("leaky", "iterator_beside_boot", tmp_path, monkeypatch).of(Verdict.PROVEN)
+    assert [one.name for one in proof.suspects] == ["iterator_beside_boot:NUMBERS"]
 
 
 @pytest.mark.parametrize("name", CLEAN)

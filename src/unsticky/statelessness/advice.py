@@ -25,6 +25,8 @@ _NAMED = {  # as variables of them often are, where nothing but the name is know
     "['cache']": ("flask_caching",),
     "scheduler": ("apscheduler",),
 }
+_MADE = "made anew by each process: read it from the environment or the settings, the same for all replicas"
+_HASH = "if the response has nothing of it, look for hash() of a text, which each process salts"
 OF_DATABASES = ".total_changes"  # how the walk names an SQLite connection to a file
 _OF_DATABASE = "a database on the local disk: use one that all replicas reach, or name it by --shared if they do"
 _DATABASES = (".db", ".sqlite", ".sqlite3", ".db-wal", ".db-journal", ".db-shm")
@@ -57,7 +59,7 @@ def advice(suspects: Sequence[_Suspect], *, of_boot: bool = False) -> str:
     if name.startswith("os.environ"):
         return "it is the environment of one process: pass the value along, or keep it in the session or the store"
     if of_boot or "secret" in name.lower():
-        return "made anew by each process: read it from the environment or the settings, the same for all replicas"
+        return _MADE if any(word in name.lower() for word in ("secret", "key", "salt")) else f"{_MADE}; {_HASH}"
     return ("move it to the session or to a shared store; if it is local on purpose, say so: "
             "replica_local(value, why=...), or allow it by name")  # fmt: skip
 

@@ -109,6 +109,8 @@ class _Check:
         found = findings.proven(name, comparison, self.steps, control, boot_values)
         self.proven.update(finding.title for finding in found)
         found = self._ablated(findings.without(found, self.plan.allow), schedule, controls)
+        found = self._among_forks(found, schedule, controls)
+        found = [replace(finding, advice=findings.remedy(finding.suspects)) for finding in found]
         return found + findings.inconclusive(name, comparison, self.steps, control)
 
     def _ablated(
@@ -124,7 +126,19 @@ class _Check:
             run = self.runner.run(schedules.control([turn.step for turn in schedule[:count]], 0), put_back=name)
             if run:
                 found = findings.confirmed(found, name, compare(first, second, responses(run)))
-        return [replace(finding, advice=findings.remedy(finding.suspects)) for finding in found]
+        return found
+
+    def _among_forks(
+        self, found: list[Finding], schedule: Schedule, controls: tuple[list[Response], list[Response]]
+    ) -> list[Finding]:
+        """Is it what each process makes at its start? Forks of one process have that in common."""
+        count = max((finding.request for finding in found if findings.may_be_of_boots(finding)), default=0)
+        if not count or not self.fleet.forks:
+            return found
+        self.told("forks of one process")
+        run = self.runner.run(schedules.of_one_boot(schedule[:count]))
+        comparison = compare(controls[0][:count], controls[1][:count], responses(run))
+        return findings.told_from_boots(found, comparison)
 
     def _is_news(self, turn: Turn, difference: Difference) -> bool:
         """Not of a request that is proven already, and not to be ignored: to confirm it takes ten runs."""

@@ -128,6 +128,27 @@ def _with_tried(finding: Finding, name: str, *, confirmed: bool) -> Finding:
     return replace(finding, suspects=tuple(sorted(suspects, key=lambda one: not one.confirmed)))
 
 
+def may_be_of_boots(finding: Finding) -> bool:
+    """Whether it is not known to be something else."""
+    return any(not one.changed for one in finding.suspects) and not any(one.confirmed for one in finding.suspects)
+
+
+def told_from_boots(found: Iterable[Finding], among_forks: Comparison) -> list[Finding]:
+    """What each process makes stands first, or is left out: forks of one process differ only in what came later."""
+    places = {(one.turn + 1, shown(one.path)) for one in among_forks.differences}
+    return [
+        _of_boots_or_not(one, differs=(one.request, one.leaf) in places) if may_be_of_boots(one) else one
+        for one in found
+    ]
+
+
+def _of_boots_or_not(finding: Finding, *, differs: bool) -> Finding:
+    if differs:
+        return replace(finding, suspects=tuple(one for one in finding.suspects if one.changed))
+    told = (one if one.changed else replace(one, why=f"{one.why}; forks of one agree") for one in finding.suspects)
+    return replace(finding, suspects=tuple(sorted(told, key=lambda one: one.changed)))
+
+
 def inconclusive(
     schedule: str, comparison: Comparison, script: Sequence[Step], control: Sequence[Ran]
 ) -> list[Finding]:

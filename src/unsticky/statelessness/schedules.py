@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .step import Step
 
@@ -35,6 +35,13 @@ def amnesia(steps: Iterable[int], boots: int) -> Schedule:
 def rotate(steps: Iterable[int], boots: int) -> Schedule:
     """Each request to the next replica, as a load balancer without sticky sessions does."""
     return tuple(Turn(step, number % boots) for number, step in enumerate(steps))
+
+
+def of_one_boot(schedule: Schedule) -> Schedule:
+    """The same with as many replicas, all of them forks of the first boot."""
+    return tuple(
+        replace(turn, boot=0, replica=turn.replica if turn.replica == FRESH else turn.boot) for turn in schedule
+    )
 
 
 def broadcast(steps: Iterable[int], boots: int) -> Schedule:
