@@ -44,6 +44,9 @@ TITLES = {
 }
 
 
+_E2E_MODES = (*MODES, endtoend.WRITE_OWN)
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """How long the parts take."""
@@ -54,7 +57,7 @@ class Plan:
     e2e_modes: tuple[str, ...]
 
 
-FULL = Plan(Effort(), 3, 1.0, MODES)
+FULL = Plan(Effort(), 3, 1.0, _E2E_MODES)
 QUICK = Plan(Effort(30, 0.004), 1, 0.6, ("read",))
 SMOKE = Plan(Effort(1, 0.001), 1, 0.1, ("read",))
 
@@ -119,12 +122,12 @@ def _e2e_tables(figures: Figures) -> Iterator[Table]:
     for kind in endtoend.STACKS:
         loop = ", uvloop and httptools" if kind == "uvicorn" and endtoend.fast_loop() else ""
         title = f"End to end: {kind}{loop}, 1 worker, {endtoend.CONNECTIONS} connections (x: beside no session)"
-        yield Table(title, ["", *MODES], list(_e2e_rows(kind, figures)))
+        yield Table(title, ["", *_E2E_MODES], list(_e2e_rows(kind, figures)))
 
 
 def _e2e_rows(kind: str, figures: Figures) -> Iterator[list[str]]:
     for stack in dict.fromkeys(stack for of, stack, _ in figures.per_second if of == kind):
-        yield [stack, *(_e2e_cell(kind, stack, mode, figures) for mode in MODES)]
+        yield [stack, *(_e2e_cell(kind, stack, mode, figures) for mode in _E2E_MODES)]
 
 
 def _e2e_cell(kind: str, stack: str, mode: str, figures: Figures) -> str:

@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count
 from pathlib import Path
 from threading import Thread
-from typing import Any, get_args
+from typing import Any, ClassVar, get_args
 
 from unsticky.routing.options import Balancer
 
@@ -122,8 +122,10 @@ class Late(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     asked = count(1)
+    cookies: ClassVar[set[str]] = set()
 
     def do_GET(self) -> None:
+        self.cookies.add(self.headers["Cookie"])
         self.send_response(200 if next(self.asked) % 3 else 503)
         self.send_header("Content-Length", "0")
         self.end_headers()
@@ -132,7 +134,10 @@ class Late(BaseHTTPRequestHandler):
 
 
 def test_refused_requests_are_counted_and_end_no_measurement() -> None:
-    """The load client goes on, and tells how many answers were good, per second, and how many were not."""
+    """The load client goes on, and tells how many answers were good, per second, and how many were not.
+
+    Its connections share the cookies out among them.
+    """
     with ThreadingHTTPServer(("127.0.0.1", 0), Late) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         command = [
@@ -141,7 +146,7 @@ def test_refused_requests_are_counted_and_end_no_measurement() -> None:
             "session_costs.load",
             str(server.server_port),
             "/read",
-            "session=x",
+            "session=x session=y",
             "2",
             "0.2",
         ]
@@ -151,6 +156,7 @@ def test_refused_requests_are_counted_and_end_no_measurement() -> None:
     rate, failed = done.stdout.split()
     assert float(rate) > 0
     assert int(failed) > 0
+    assert Late.cookies == {"session=x", "session=y"}
 
 
 def test_routing_is_measured_beside_its_peers(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from session_costs.measure import Figures, tell
 
 HERE = Path(__file__).parents[1]
 CONNECTIONS = 32
+WRITE_OWN = "write, each in a session of its own"  # in the other modes they share one, whose writes ours merges
 _TRIES = 10
 NONE, COOKIE, SQLITE, REDIS = "no session", "signed cookie", "unsticky SQLite", "unsticky Redis"
 STAR, FLASK_SESSION = "starsessions Redis, autoload", "Flask-Session Redis"
@@ -39,12 +40,12 @@ STACKS = {
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A running server, and the cookie of a session in it."""
+    """A running server, and the cookies of sessions in it."""
 
     kind: str
     name: str
     port: int
-    cookie: str
+    cookies: list[str]  # of as many sessions as there are connections
 
 
 def fast_loop() -> bool:
@@ -67,7 +68,7 @@ def run(folder: Path, port: int, figures: Figures, *, rounds: int, seconds: floa
                 url = f"sqlite:///{folder}/{kind}.db" if stack == "sqlite" else f"redis://127.0.0.1:{port}"
                 environ = {"STACK": stack, "STORE": url, "REDIS_PORT": str(port)}
                 at = closing.enter_context(_server(kind, environ, output.fileno()))
-                servers.append(Served(kind, name, at, _begun(at)))
+                servers.append(Served(kind, name, at, [_begun(at) for _ in range(CONNECTIONS)]))
         for number in range(rounds):
             for served in servers:
                 tell(f"e2e: round {number + 1} of {rounds}, {served.kind}, {served.name}")
@@ -79,7 +80,8 @@ def run(folder: Path, port: int, figures: Figures, *, rounds: int, seconds: floa
 
 
 def _driven(served: Served, mode: str, seconds: float) -> tuple[float, int]:
-    command = [sys.executable, "-m", "session_costs.load", str(served.port), f"/{mode}", served.cookie]
+    path, cookies = ("/write", served.cookies) if mode == WRITE_OWN else (f"/{mode}", served.cookies[:1])
+    command = [sys.executable, "-m", "session_costs.load", str(served.port), path, " ".join(cookies)]
     command += [str(CONNECTIONS), str(seconds)]
     done = subprocess.run(command, cwd=HERE, capture_output=True, text=True, timeout=60)
     if done.returncode:

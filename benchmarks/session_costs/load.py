@@ -1,4 +1,6 @@
-"""A load client: `python -m session_costs.load PORT PATH COOKIE CONNECTIONS SECONDS`.
+"""A load client: `python -m session_costs.load PORT PATH COOKIES CONNECTIONS SECONDS`.
+
+COOKIES: one for all connections, or several, separated by spaces, which they share out among them.
 
 Prints answers of status 200 per second, and how many requests failed: were answered otherwise, or not at all. Raw
 asyncio protocols that keep their connections, so that the client costs less than any server it asks.
@@ -8,6 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from functools import partial
+from itertools import cycle, islice
 from time import perf_counter
 from typing import cast
 
@@ -50,11 +54,12 @@ def _length(head: bytes) -> int:
     return int(rest.split(b"\r\n")[0])
 
 
-async def load(port: int, path: str, cookie: str, connections: int, seconds: float) -> tuple[float, int]:
+async def load(port: int, path: str, cookies: list[str], connections: int, seconds: float) -> tuple[float, int]:
     """Answers per second, after a fifth of the time as a warm-up, and how many failed in all of it."""
-    head = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nCookie: {cookie}\r\n\r\n".encode()
+    heads = [f"GET {path} HTTP/1.1\r\nHost: localhost\r\nCookie: {cookie}\r\n\r\n".encode() for cookie in cookies]
     loop = asyncio.get_running_loop()
-    opened = [await loop.create_connection(lambda: Asking(head), "127.0.0.1", port) for _ in range(connections)]
+    protocols = [partial(Asking, head) for head in islice(cycle(heads), connections)]
+    opened = [await loop.create_connection(protocol, "127.0.0.1", port) for protocol in protocols]
     asking = [protocol for _, protocol in opened]
     await asyncio.sleep(seconds / 5)
     before, started = sum(one.done for one in asking), perf_counter()
@@ -74,8 +79,8 @@ def main() -> None:
         from uvloop import run
     except ImportError:
         from asyncio import run
-    port, path, cookie, connections, seconds = sys.argv[1:]
-    print(*run(load(int(port), path, cookie, int(connections), float(seconds))))
+    port, path, cookies, connections, seconds = sys.argv[1:]
+    print(*run(load(int(port), path, cookies.split(), int(connections), float(seconds))))
 
 
 if __name__ == "__main__":
