@@ -636,7 +636,11 @@ def hung(tmp_path: Path, *, start: str = "", isolate: str = "swap") -> subproces
     (tmp_path / "flows.py").write_text(READ)
     command = [sys.executable, "-m", "unsticky", "check", "shop:app", "--script", "flows.py", "--timeout", "600"]
     arguments = ["--isolate", isolate, "--shared", "shared"]
-    process = subprocess.Popen([*command, *arguments], cwd=tmp_path, stderr=subprocess.PIPE, start_new_session=True)
+    (tmp_path / "tmp").mkdir()
+    process = subprocess.Popen(
+        [*command, *arguments], cwd=tmp_path, stderr=subprocess.PIPE, start_new_session=True,
+        env={**os.environ, "TMPDIR": str(tmp_path / "tmp")},
+    )  # fmt: skip
     eventually(mark.exists, timeout=30)
     return process
 
@@ -651,6 +655,7 @@ def test_interrupted_it_does_not_wait_for_a_request_that_hangs(
     assert process.returncode == status
     assert b"Traceback" not in said
     assert leftovers(tmp_path) == []
+    assert list((tmp_path / "tmp").iterdir()) == []
     assert (tmp_path / "data.txt").read_text() == "the host's"
 
 
@@ -661,6 +666,7 @@ def test_killed_while_a_request_hangs_it_leaves_nothing(tmp_path: Path, start: s
     process.kill()
     process.communicate()
     eventually(lambda: leftovers(tmp_path) == [])
+    eventually(lambda: list((tmp_path / "tmp").iterdir()) == [])
     assert (tmp_path / "data.txt").read_text() == "the host's"
 
 

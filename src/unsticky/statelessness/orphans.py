@@ -37,10 +37,22 @@ def outlive() -> None:
     _death_signal(0)
 
 
-def clean_up(parent: int, mark: str, own: str, state: str) -> None:
+class Place:
+    """The check's own directory, as the host has it: what a boot sees there later is private to the boot."""
+
+    def __init__(self, path: str) -> None:
+        self._name = os.path.basename(path)
+        self._folder = os.open(os.path.dirname(path), os.O_RDONLY)
+
+    def remove(self) -> None:
+        shutil.rmtree(self._name, ignore_errors=True, dir_fd=self._folder)
+
+
+def clean_up(parent: int, mark: str, own: str, state: str, place: Place) -> None:
     """In a boot whose connection has ended: if the check is dead, end all that it started, this process as well.
 
-    `own`: where files are kept aside; `state`: a directory that all boots share, locked so that one alone cleans up.
+    `own`: where files are kept aside; `state`: a directory that all boots share, locked so that one alone cleans up;
+    `place` holds both, and goes.
     """
     if not _reached(lambda: os.getppid() != parent):
         return  # it lives, and closed the connection only
@@ -49,7 +61,7 @@ def clean_up(parent: int, mark: str, own: str, state: str) -> None:
     kill_marked(mark)
     _reached(lambda: not any(_marked(mark)))  # none writes any more
     disks.put_back(own)
-    shutil.rmtree(Path(own).parent, ignore_errors=True)
+    place.remove()
 
 
 def kill_marked(mark: str) -> None:

@@ -46,6 +46,7 @@ def main(arguments: list[str]) -> None:
     options = msgspec.json.decode(arguments[1], type=Options)
     mark = os.environ.get(orphans.MARK, "")  # before the app can change it
     orphans.die_with(options.parent)
+    place = orphans.Place(os.path.dirname(options.own))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the check ends us; its terminal's Ctrl-C is for it
     try:
         boot = _Boot(options, connection)
@@ -53,7 +54,7 @@ def main(arguments: list[str]) -> None:
         send(connection, Hello(options.name, os.getpid(), problem=str(problem)))
         return
     if not boot.serve():
-        orphans.clean_up(options.parent, mark, options.own, options.state)
+        orphans.clean_up(options.parent, mark, options.own, options.state, place)
 
 
 class _Boot:
