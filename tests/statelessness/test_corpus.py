@@ -21,7 +21,7 @@ CLEAN = sorted(path.stem for path in (CORPUS / "clean").glob("*.py"))
 # What no request changes can't be put back, and an iterator can't be set back.
 UNCONFIRMED = {
     "hash_seed", "process_salt", "secret_key", "iterator", "generator",
-    "boot_beside_hits", "boot_beside_upload", "iterator_beside_boot",
+    "boot_beside_hits", "boot_beside_upload", "iterator_beside_boot", "process_number",
 }  # fmt: skip
 
 
@@ -99,6 +99,11 @@ def test_what_forks_of_one_process_do_not_agree_on_is_not_what_the_process_made(
     """An iterator can't be put back; that the process has a key, too, is no suspicion."""
     (proof,) = checked("leaky", "iterator_beside_boot", tmp_path, monkeypatch).of(Verdict.PROVEN)
     assert [one.name for one in proof.suspects] == ["iterator_beside_boot:NUMBERS"]
+
+
+def test_what_was_put_back_in_vain_may_not_be_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (proof,) = checked("leaky", "process_number", tmp_path, monkeypatch).of(Verdict.PROVEN)
+    assert "; if that is not it, look for hash() of a text, id(), the process's number" in proof.advice
 
 
 @pytest.mark.parametrize("name", CLEAN)

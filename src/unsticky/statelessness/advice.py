@@ -26,6 +26,10 @@ _NAMED = {  # as variables of them often are, where nothing but the name is know
     "scheduler": ("apscheduler",),
 }
 _MADE = "made anew by each process: read it from the environment or the settings, the same for all replicas"
+UNSEEN = (
+    "hash() of a text, id(), the process's number, the host's name, a database in memory, or what a child process "
+    "or another thread keeps"
+)
 _HASH = "if the response has nothing of it, look for hash() of a text, which each process salts"
 OF_DATABASES = ".total_changes"  # how the walk names an SQLite connection to a file
 _OF_DATABASE = "a database on the local disk: use one that all replicas reach, or name it by --shared if they do"
@@ -47,13 +51,14 @@ def library(modules: Iterable[str]) -> str:
 def advice(suspects: Sequence[_Suspect], *, of_boot: bool = False) -> str:
     """For the first suspect. `of_boot`: each process makes it for itself, and no request changes it."""
     if not suspects:
-        return ("no variable changed: look for hash() of a text, id(), the process's number, the host's name, "
-                "or what a child process or another thread keeps")  # fmt: skip
+        return f"no variable changed: look for {UNSEEN}"
     name = suspects[0].name
     if suspects[0].library:
         return _LIBRARIES[suspects[0].library]
     if name.endswith(OF_DATABASES):
         return _OF_DATABASE
+    if name.endswith(".changes_in_memory"):
+        return "a database in memory: use one that all replicas reach"
     if name.startswith("/"):
         return _of_file(name)
     if name.startswith("os.environ"):

@@ -10,7 +10,7 @@ from enum import Enum
 from fnmatch import fnmatchcase
 from itertools import chain
 
-from .advice import OF_DATABASES, advice
+from .advice import OF_DATABASES, UNSEEN, advice
 from .boots import BootValues
 from .oracle import Comparison, Difference, shown
 from .runs import Ran
@@ -86,8 +86,10 @@ def proven(
 
 
 def remedy(suspects: Sequence[Suspect]) -> str:
-    """For the first of them."""
-    return advice(suspects, of_boot=bool(suspects) and not suspects[0].changed)
+    """For the first of them; if all that a request changed was put back in vain, it may be none of them."""
+    told = advice(suspects, of_boot=bool(suspects) and not suspects[0].changed)
+    in_vain = bool(suspects) and all(one.tried and not one.confirmed for one in suspects)
+    return f"{told}; if that is not it, look for {UNSEEN}" if in_vain else told
 
 
 def to_ablate(found: Iterable[Finding]) -> list[str]:

@@ -103,6 +103,15 @@ def _has_file(connection: sqlite3.Connection) -> bool:
     return any(file for _, _, file in connection.execute("pragma database_list"))
 
 
+def _in_memory(value: Any) -> Iterator[sqlite3.Connection]:
+    """The databases in memory of an engine of SQLAlchemy: its pool holds them as long as it lives."""
+    if type(value).__module__ == "sqlalchemy.engine.base" and (pool := getattr(value, "pool", None)) is not None:
+        for record in (vars(pool).get("connection"), *getattr(pool, "_all_conns", ())):  # of a static one, by thread
+            connection = getattr(record, "dbapi_connection", None)
+            if isinstance(connection, sqlite3.Connection) and not _has_file(connection):
+                yield connection
+
+
 def _bound(node: ast.AST) -> Iterator[str]:
     if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
         yield node.name
@@ -184,6 +193,8 @@ class Walk:
         self._attributes(name, {key: item for key, item in vars(kind).items() if not key.startswith("__")}, depth)
 
     def _instance(self, name: str, value: Any, depth: int) -> None:
+        for connection in _in_memory(value):
+            self.value(f"{name}.connection", connection, depth)
         if type(value).__module__.startswith(PASSED_PREFIXES) and not isinstance(value, threading.local):
             return
         if isinstance(value, Random):
