@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..errors import StoreError
 from .redis import route
-from .redis_connect import Access
+from .redis_access import Access
 from .redis_pool import RedisPool
 from .redis_resp import Command, pack
 from .redis_url import redis_target

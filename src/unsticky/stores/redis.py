@@ -26,8 +26,8 @@ from ..errors import StoreError
 from ..session.store import APPLIED, Applied, Change, Record
 from .merge import check_names, merge
 from .record_bytes import from_bytes, to_bytes
+from .redis_access import Access
 from .redis_cluster import Cluster
-from .redis_connect import Access
 from .redis_pool import AsyncRedisPool, RedisPool
 from .redis_resp import Command, ErrorReply, Talk, nonsense, pack, pack_bytes, refusal
 from .redis_route import Node, Route, Single

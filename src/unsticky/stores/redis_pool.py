@@ -16,7 +16,9 @@ from weakref import WeakValueDictionary
 
 from ..clock import SystemClock
 from ..errors import StoreError
-from .redis_connect import Access, Link, connect, open_transport
+from .redis_access import Access
+from .redis_connect import connect, open_transport
+from .redis_link import Link
 from .redis_resp import Command, ErrorReply, LostError, Talk, late, nonsense, pack
 from .redis_route import Ask, Leave, Node, Pause, Route, Steps, course
 from .redis_wire import Wire, wait_command
