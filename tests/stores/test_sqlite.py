@@ -369,3 +369,16 @@ def test_a_file_that_was_deleted_is_left_within_a_second(path: Path, replaced: b
         store.create(f"{KEY}2", record(NOW, b=b"1"))
         with opened(path) as other:
             assert other.load(f"{KEY}2") == record(NOW, b=b"1")
+
+
+def test_a_fork_waits_for_connections_that_threads_use_open_or_close(path: Path) -> None:
+    """One that crosses a fork takes SQLite's locks along: others then wait for ever, or write over each other."""
+    url = f"sqlite:///{path}"
+    with closing(open_store(url, clock=SystemClock(), timeout=5.0)) as store:
+        assert store.create(KEY, record(SystemClock.time()))
+        [[statuses, written]] = run_together(("fork_busy", url, KEY, 40))
+        found = store.load(KEY)
+    assert statuses == [0] * 40
+    assert found is not None
+    assert sum(name.startswith("child ") for name in found.fields) == 40
+    assert sum(name.startswith("thread ") for name in found.fields) == written > 0

@@ -10,7 +10,8 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from threading import Thread
+from random import random
+from threading import Event, Thread
 from typing import Any
 
 from unsticky.clock import SystemClock
@@ -176,6 +177,39 @@ def _forked(store: Store, key: str, name: str, begin: int) -> int:
         os._exit(status)
 
 
+def fork_busy(url: str, key: str, children: str) -> Any:
+    """A process forks while its threads write, and close the store again and again; then each child writes."""
+    store, over = opened(url), Event()
+    done: list[Applied] = []
+
+    def work(thread: int) -> None:
+        while not over.wait(random() / 500):
+            put = {f"large {thread}": b"x" * 100_000, f"thread {thread} {len(done)}": b"x"}
+            done.append(store.update(key, Change(generation=0, put=put)))
+            store.close()  # what is closed last is slow: it puts the log away
+
+    threads = [Thread(target=work, args=(n,)) for n in range(3)]
+    ready()
+    for thread in threads:
+        thread.start()
+    statuses = [_written_by_child(store, key, f"child {n}") for n in range(int(children))]
+    over.set()
+    for thread in threads:
+        thread.join()
+    store.close()
+    return statuses, len(done)
+
+
+def _written_by_child(store: Store, key: str, name: str) -> int:
+    child = os.fork()
+    if not child:
+        try:
+            os._exit(store.update(key, Change(generation=0, put={name: b"x"})) is not Applied.APPLIED)
+        finally:
+            os._exit(2)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
 def fork_loop(url: str, key: str) -> Any:
     """A child that inherits a used async store runs its own loop with it; the parent's connection lives on."""
     store = open_async_store(url, clock=SystemClock(), timeout=30.0)
@@ -197,7 +231,7 @@ def fork_loop(url: str, key: str) -> Any:
     return status
 
 
-TASKS = (hammer, hammer_async, count, endless, first_use, full_disk, fork, fork_loop)
+TASKS = (hammer, hammer_async, count, endless, first_use, full_disk, fork, fork_busy, fork_loop)
 
 if __name__ == "__main__":
     _, task, *arguments = sys.argv
