@@ -706,3 +706,21 @@ def test_a_variable_that_is_named_as_a_librarys_is_not_the_librarys(tmp_path: Pa
     assert "suspect: shop:limiter.seen" in done.stdout
     assert "flask-limiter" not in done.stdout
     assert "remedy:  move it to the session or to a shared store" in done.stdout
+
+
+LEAKY_BESIDE_BUFFER = """
+hits, BUFFER = [], []
+def app(environ, start_response):
+    (hits if environ["REQUEST_METHOD"] == "GET" else BUFFER).append(1)
+    start_response("200 OK", [])
+    return [str(len(hits)).encode() if environ["REQUEST_METHOD"] == "GET" else b""]
+"""
+
+
+def test_a_suspect_beside_a_proof_is_not_said_to_be_unseen(tmp_path: Path) -> None:
+    """The proven response may show it, too: another variable explained it first."""
+    script = 'SCRIPT = [("GET", "/cart"), ("GET", "/cart"), ("POST", "/x"), ("POST", "/y")]'
+    done = run(tmp_path, app=LEAKY_BESIDE_BUFFER, script=script)
+    assert "suspect: shop:hits" in done.stdout
+    assert "SUSPECT: shop:BUFFER" in done.stdout
+    assert "no proof above needs it. If a response could show it: move it" in done.stdout

@@ -17,7 +17,7 @@ from random import Random
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
 
-from .walk import PASSED_PREFIXES, Named, Walk
+from .walk import DIRECTORY, PASSED_PREFIXES, Named, Walk
 
 _DEEPEST = 12
 _MOST = 20_000  # objects
@@ -35,6 +35,8 @@ def keep(name: str, named: Named, roots: Mapping[str, Any]) -> PutBack | None:
     """
     if name.startswith("os.environ["):
         return _keep_environment(str(literal_eval(name[len("os.environ[") : -1])))
+    if name == DIRECTORY:
+        return partial(os.chdir, os.getcwd())
     found = _Find(named, name)
     for root, value in {**named, **roots}.items():
         found.value(root, value, 0)

@@ -61,6 +61,8 @@ def advice(suspects: Sequence[_Suspect], *, of_boot: bool = False) -> str:
         return "a database in memory: use one that all replicas reach"
     if name.startswith("/"):
         return _of_file(name)
+    if name == "the working directory":
+        return "os.chdir moves the whole process: name files by absolute paths"
     if name.startswith("os.environ"):
         return "it is the environment of one process: pass the value along, or keep it in the session or the store"
     if of_boot or "secret" in name.lower():

@@ -22,7 +22,7 @@ def lines(checked: Checked, *, everything: bool = False) -> Iterator[str]:
         yield from proof(number, finding)
     for verdict in (Verdict.SUSPECT, Verdict.INCONCLUSIVE, *((Verdict.INFO,) if everything else ())):
         for finding in checked.of(verdict):
-            yield from _other(finding)
+            yield from _other(finding, proven=bool(checked.of(Verdict.PROVEN)))
     for note in checked.notes:
         yield f"note: {note}"
     size = f"{_counted(checked.requests, 'request')}, {_of_schedules(checked)}, {checked.seconds:.1f} s"
@@ -71,14 +71,15 @@ def proof(number: int, finding: Finding) -> Iterator[str]:
     yield ""
 
 
-def _other(finding: Finding) -> Iterator[str]:
+def _other(finding: Finding, *, proven: bool) -> Iterator[str]:
     yield f"{finding.verdict.value}: {finding.title}"
     if finding.found:
         yield f"  {finding.found}"
     for suspect in finding.suspects:
         yield f"  {suspect.why}{f'; first bound at {suspect.place}' if suspect.place else ''}"
     if finding.verdict is Verdict.SUSPECT and finding.advice:
-        yield f"  no response of the script showed it. If one could: {finding.advice}"
+        unseen = "no proof above needs it" if proven else "no response of the script showed it"
+        yield f"  {unseen}. If a response could show it: {finding.advice}"
     yield ""
 
 

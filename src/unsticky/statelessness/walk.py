@@ -6,6 +6,7 @@ A walk of a small app takes less than a millisecond; it is for tests and develop
 from __future__ import annotations
 
 import ast
+import contextlib
 import itertools
 import os
 import sqlite3
@@ -39,6 +40,8 @@ PASSED_PREFIXES = (  # of types: machinery of the interpreter, of frameworks and
     "opentelemetry", "httpx", "httpcore", "sqlalchemy.", "psycopg", "redis.", "pymongo",
 )  # fmt: skip
 
+DIRECTORY = "the working directory"
+
 Held = dict[str, str]
 Named = Mapping[str, Any]  # values by name, "shop.catalog:CACHE"
 
@@ -55,7 +58,7 @@ def variables(packages: tuple[str, ...]) -> Named:
 
 
 def held(packages: tuple[str, ...], roots: Mapping[str, Any], key: bytes) -> Held:
-    """Fingerprints of the values of all loaded modules of `packages`, of further `roots`, and of the environment.
+    """Fingerprints of the values of all loaded modules of `packages`, of further `roots`, and of the process itself.
 
     What a module has a name for is named by it, wherever else it can be reached from.
     """
@@ -65,6 +68,8 @@ def held(packages: tuple[str, ...], roots: Mapping[str, Any], key: bytes) -> Hel
         walk.value(name, value, 0)
     for variable, text in os.environ.items():
         walk.value(f"os.environ[{variable!r}]", text, 0)
+    with contextlib.suppress(OSError):  # it was removed
+        walk.value(DIRECTORY, os.getcwd(), 0)
     return walk.found
 
 
