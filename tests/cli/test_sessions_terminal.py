@@ -60,6 +60,13 @@ class Terminal:
     def type(self, text: str) -> None:
         os.write(self._ours, text.encode())
 
+    def interrupt(self) -> None:
+        """Ctrl-C, until it is heard: one that comes between the question and its `read` waits for a line."""
+        while self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(5)
+
     def end(self) -> tuple[int, str]:
         """Its exit status and stdout, when it has ended."""
         while self._read():
@@ -225,7 +232,7 @@ def test_ctrl_c_at_the_question() -> None:
     """The same status, and nothing was ended."""
     with terminal("revoke", "--all") as one:
         one.read("y/N")
-        one.process.send_signal(signal.SIGINT)
+        one.interrupt()
         assert one.end() == (130, "")
         assert one.seen.endswith("unsticky: interrupted\r\n")
     assert f"{COUNT:,} sessions in" in piped("list", "--limit", "1").stdout
