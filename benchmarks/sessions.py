@@ -1,6 +1,6 @@
 """What does a session cost per request? Microseconds over the bare app, store round trips, and requests per second.
 
-    python benchmarks/sessions.py                    all parts, about five minutes
+    python benchmarks/sessions.py                    all parts, about seven minutes
     python benchmarks/sessions.py --quick            a minute at most
     python benchmarks/sessions.py --only asgi        asgi, "at once", flask, postgres or e2e; may be repeated
     python benchmarks/sessions.py --markdown         the tables of docs/sessions.md, with the goals

@@ -262,4 +262,6 @@ def _changed(control: Sequence[Ran], turn: int) -> list[Suspect]:
 
 
 def _short(text: str) -> str:
+    if not text:
+        return "(empty)"
     return text if len(text) <= 80 else f"{text[:77]}..."

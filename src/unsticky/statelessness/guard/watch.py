@@ -295,8 +295,9 @@ def line(found: Violation) -> str:
     where = f" ({found.source_line})" if found.source_line else ""
     rate = "" if found.endpoint_rate is None else f" in {found.endpoint_rate:.0%} of its requests"
     did = {"memory": "changed", "thread": "was started"}.get(found.kind, "was written" if found.is_path else "changed")
-    by = f" by {found.endpoint}{rate}" if found.endpoint else ""
-    return f"{found.verdict} {found.name}{where} {'was refused' if found.refused else did}{by}{_remedy(found)}"
+    did, by = ("was refused", "to") if found.refused else (did, "by")
+    who = f" {by} {found.endpoint}{rate}" if found.endpoint else ""
+    return f"{found.verdict} {found.name}{where} {did}{who}{_remedy(found)}"
 
 
 def _remedy(found: Violation) -> str:
