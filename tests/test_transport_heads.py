@@ -34,6 +34,17 @@ def test_in_requests(cut: int) -> None:
             assert failed_attempts(caught.value, pools) == ["broken", "broken"]
 
 
+def test_in_requests_through_a_proxy() -> None:
+    """Which has connections of its own there."""
+    with speaker(lambda _: HEAD[:30], once=True) as port:
+        options = {"endpoints": ["http://127.0.0.1:9"], "retry": {"backoff": 0, "attempts": 2}}
+        with Pools.from_settings({"pools": {"catalog": options}}) as pools, requests.Session() as session:
+            session.mount("http://", PoolAdapter(pools))
+            with pytest.raises(errors.AttemptsFailed) as caught:
+                session.get("http://catalog/", proxies={"http": f"http://127.0.0.1:{port}"})
+            assert failed_attempts(caught.value, pools) == ["broken", "broken"]
+
+
 @wires
 @cuts
 def test_on_event_loops(library: str, cut: int) -> None:

@@ -9,7 +9,7 @@ from typing import Any, cast
 import httpx
 import requests
 import requests.adapters
-from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, Timeout
+from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, ProxyManager, Timeout
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from ..worker import in_forked_children
@@ -123,7 +123,14 @@ class _Adapter(requests.adapters.HTTPAdapter):
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         """With connections that tell a whole head of a response from a part of one."""
         super().init_poolmanager(*args, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _PoolOfTls}
+        self.poolmanager.pool_classes_by_scheme = _POOLS
+
+    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
+        """The same through proxies, but for those of SOCKS, whose connections are others."""
+        manager = super().proxy_manager_for(*args, **kwargs)
+        if type(manager) is ProxyManager:
+            manager.pool_classes_by_scheme = _POOLS
+        return manager
 
     def build_connection_pool_key_attributes(
         self, request: requests.PreparedRequest, verify: Any, cert: Any = None
@@ -179,3 +186,6 @@ class _Pool(HTTPConnectionPool):
 
 class _PoolOfTls(HTTPSConnectionPool):
     ConnectionCls = _ConnectionOfTls
+
+
+_POOLS = {"http": _Pool, "https": _PoolOfTls}
