@@ -11,11 +11,12 @@ import argparse
 import asyncio
 import signal
 import sys
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Coroutine, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from rich.progress import TaskID
 from stage.collector import Collector, collecting
@@ -132,14 +133,19 @@ def play(screen: Screen, cast: Cast) -> None:
     with screen.progress:
         task = screen.progress.add_task("", total=total)
         plot = Plot(screen, task, [(0.3, flask), (0.45, cast.catalogs[0]), (0.6, starlette)], total)
-        runner = asyncio.Runner()
-        try:
-            with uninterrupted():
-                runner.get_loop()  # one that Ctrl-C stops halfway complains when it is collected
-            runner.run(traffic(cast.shops.values(), plot.request_done))
-        finally:
-            with uninterrupted():
-                runner.close()
+        run_on_a_loop(traffic(cast.shops.values(), plot.request_done))
+
+
+def run_on_a_loop(main: Coroutine[Any, Any, None]) -> None:
+    """As asyncio.run, whose loop, stopped by Ctrl-C while it is made, complains when it is collected."""
+    runner = asyncio.Runner()
+    try:
+        with uninterrupted():
+            runner.get_loop()
+        runner.run(main)
+    finally:
+        with uninterrupted():
+            runner.close()
 
 
 async def traffic(balancers: Collection[Balancer], done: Callable[[], None]) -> None:

@@ -98,13 +98,10 @@ class WithSession:
         exchange = _Exchange(self, scope, send)
         if self._arrivals is not None and scope["type"] == "http":
             exchange.arrival = arrival = self._arrivals.of_asgi(scope["headers"])
-            if arrival is not None:
-                if self._arrivals.expired(arrival):
-                    await exchange.answer_late()
-                    return
-                if self._arrivals.listens:
-                    arrival.client = client = AsgiClient(receive)
-                    receive = client.receive
+            if arrival is not None and self._arrivals.expired(arrival):
+                await exchange.answer_late()
+                return
+            receive = _listening(self._arrivals, arrival, receive)
         if self._at_once:
             session = self.sessions.bind_now(exchange, Session)
         elif self._lazy or (self._excluded and scope["path"].startswith(self._excluded)):
@@ -144,6 +141,14 @@ class WithSession:
         if self._state is not None:
             await self._state.aclose()
         await self.sessions.aclose()
+
+
+def _listening(arrivals: Arrivals, arrival: Arrival | None, receive: Receive) -> Receive:
+    """As `receive`; with pools, it notices the client's leaving, too."""
+    if arrival is None or not arrivals.listens:
+        return receive
+    arrival.client = client = AsgiClient(receive)
+    return client.receive
 
 
 def _has_session(scope: Scope, form: Carrier) -> bool:

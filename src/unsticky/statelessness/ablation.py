@@ -17,13 +17,13 @@ from random import Random
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
 
-from .walk import DIRECTORY, PASSED_PREFIXES, Named, Walk
+from .walk import DIRECTORY, OF_MEMORY, PASSED_PREFIXES, Named, Walk
 
 _DEEPEST = 12
 _MOST = 20_000  # objects
 _LARGEST = 1 << 26  # bytes of a file
 _BESIDE = ("-wal", "-shm", "-journal")  # of an SQLite database
-_INSIDE = (".cache_info()", ".getstate()", ".changes_in_memory")  # what the walk tells of an object's inside
+_INSIDE = (".cache_info()", ".getstate()", OF_MEMORY)  # what the walk tells of an object's inside
 
 PutBack = Callable[[], None]
 
@@ -37,18 +37,13 @@ def keep(name: str, named: Named, roots: Mapping[str, Any]) -> PutBack | None:
         return _keep_environment(str(literal_eval(name[len("os.environ[") : -1])))
     if name == DIRECTORY:
         return partial(os.chdir, os.getcwd())
-    found = _Find(named, name)
-    for root, value in {**named, **roots}.items():
-        found.value(root, value, 0)
-    return _keep_found(found.chain, name) if found.chain else None
+    chain = _chain(name, named, roots)
+    return _keep_found(chain, name) if chain else None
 
 
 def holders(name: str, named: Named, roots: Mapping[str, Any]) -> list[Any]:
     """The objects that lead to a variable, from outside, as far as it is there."""
-    found = _Find(named, name)
-    for root, value in {**named, **roots}.items():
-        found.value(root, value, 0)
-    return [value for _, value in found.chain]
+    return [value for _, value in _chain(name, named, roots)]
 
 
 def keep_file(path: str) -> PutBack | None:
@@ -76,6 +71,14 @@ class _Find(Walk):
             super().value(name, value, depth)
 
     def _note(self, name: str, text: str) -> None: ...
+
+
+def _chain(name: str, named: Named, roots: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """The way to a variable, as far as it is there."""
+    found = _Find(named, name)
+    for root, value in {**named, **roots}.items():
+        found.value(root, value, 0)
+    return found.chain
 
 
 def _keep_found(chain: list[tuple[str, Any]], wanted: str) -> PutBack | None:

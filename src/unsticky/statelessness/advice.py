@@ -6,6 +6,8 @@ from collections.abc import Container, Iterable, Sequence
 from itertools import chain
 from typing import NamedTuple, Protocol
 
+from .walk import DIRECTORY, OF_FILE, OF_MEMORY
+
 # Libraries that keep state in the process on purpose, and have a mode that shares it.
 _LIBRARIES = {
     "flask_limiter": 'flask-limiter counts in memory: set RATELIMIT_STORAGE_URI (or storage_uri=) to "redis://..."',
@@ -31,7 +33,6 @@ UNSEEN = (
     "or another thread keeps"
 )
 _HASH = "if the response has nothing of it, look for hash() of a text, which each process salts"
-OF_DATABASES = ".total_changes"  # how the walk names an SQLite connection to a file
 _OF_DATABASE = "a database on the local disk: use one that all replicas reach, or name it by --shared if they do"
 _DATABASES = (".db", ".sqlite", ".sqlite3", ".db-wal", ".db-journal", ".db-shm")
 
@@ -55,13 +56,13 @@ def advice(suspects: Sequence[_Suspect], *, of_boot: bool = False) -> str:
     name = suspects[0].name
     if suspects[0].library:
         return _LIBRARIES[suspects[0].library]
-    if name.endswith(OF_DATABASES):
+    if name.endswith(OF_FILE):
         return _OF_DATABASE
-    if name.endswith(".changes_in_memory"):
+    if name.endswith(OF_MEMORY):
         return "a database in memory: use one that all replicas reach"
     if name.startswith("/"):
         return _of_file(name)
-    if name == "the working directory":
+    if name == DIRECTORY:
         return "os.chdir moves the whole process: name files by absolute paths"
     if name.startswith("os.environ"):
         return "it is the environment of one process: pass the value along, or keep it in the session or the store"

@@ -10,11 +10,12 @@ from enum import Enum
 from fnmatch import fnmatchcase
 from itertools import chain
 
-from .advice import OF_DATABASES, UNSEEN, advice
+from .advice import UNSEEN, advice
 from .boots import BootValues
 from .oracle import Comparison, Difference, shown
 from .runs import Ran
 from .step import Step
+from .walk import OF_FILE
 from .wire import Changed
 
 _TRIED = 3  # suspects of a finding
@@ -112,7 +113,7 @@ def confirmed(found: Iterable[Finding], name: str, ablated: Comparison) -> list[
 
 def _can_be_tried(suspect: Suspect) -> bool:
     """What a connection wrote is in its file."""
-    return suspect.changed and not suspect.name.endswith(OF_DATABASES)
+    return suspect.changed and not suspect.name.endswith(OF_FILE)
 
 
 def is_doubtful(found: Iterable[Finding], name: str) -> bool:
@@ -232,7 +233,7 @@ _LAZY = re.compile(r"\.(error_handler_spec|jinja_env\.cache|logger)\b")  # Flask
 
 def harmless(variable: str) -> bool:
     """Memoization that a framework or functools does: the same answer, sooner."""
-    return variable.endswith((".cache_info()", ".getstate()", OF_DATABASES)) or bool(_LAZY.search(variable))
+    return variable.endswith((".cache_info()", ".getstate()", OF_FILE)) or bool(_LAZY.search(variable))
 
 
 def _suspects(control: Sequence[Ran], difference: Difference, boot_values: BootValues) -> tuple[Suspect, ...]:

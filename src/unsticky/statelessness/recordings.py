@@ -15,10 +15,7 @@ from .check import Checked, Plan, examine
 from .clients import Original, Patches, is_websocket
 from .findings import Verdict
 from .fleet import Fleet
-from .step import Step
-
-_OF_CLIENTS = frozenset({"host", "cookie", "content-length", "connection", "accept-encoding", "transfer-encoding"})
-
+from .step import OF_CLIENTS, Step
 
 _Scripts = dict[str, list[Step]]  # by test
 
@@ -107,7 +104,7 @@ class Recorder:
     def _keep(self, app: Any, method: str, target: str, headers: dict[str, str], body: bytes) -> None:
         if id(app) not in self._names:
             self._names[id(app)] = self._target or _found(app)
-        kept = {name: value for name, value in headers.items() if name not in _OF_CLIENTS}
+        kept = {name: value for name, value in headers.items() if name not in OF_CLIENTS}
         step = Step(method, target, {"headers": kept, **({"body": body} if body else {})})
         self._made.setdefault(self._names[id(app)], {}).setdefault(self._test, []).append(step)
 

@@ -12,11 +12,7 @@ from urllib.parse import urlencode, urlsplit
 
 from ..errors import ScriptError
 from .openapi import requests
-from .step import METHODS, Step
-
-_OF_THE_RECORDING = frozenset(
-    {"host", "cookie", "content-length", "connection", "accept-encoding", "transfer-encoding"}
-)
+from .step import METHODS, OF_CLIENTS, Step
 
 
 def load(source: str, app_document: Callable[[], Any] | None = None) -> tuple[Step, ...]:
@@ -109,7 +105,7 @@ def _of_har(document: Any, source: str) -> Iterator[Step]:
 
 def _recorded(request: Mapping[str, Any]) -> dict[str, Any]:
     headers = {one["name"].lower(): one["value"] for one in request.get("headers", ())}
-    kept = {name: value for name, value in headers.items() if name not in _OF_THE_RECORDING and name[:1] != ":"}
+    kept = {name: value for name, value in headers.items() if name not in OF_CLIENTS and name[:1] != ":"}
     posted = request.get("postData") or {}
     text = posted.get("text")
     if text is None and posted.get("params"):

@@ -12,6 +12,9 @@ from urllib.parse import urlencode
 from ..errors import ScriptError
 
 METHODS = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE", "TRACE"})
+OF_CLIENTS = frozenset(  # headers that each client makes for itself: a recording's are not sent again
+    {"host", "cookie", "content-length", "connection", "accept-encoding", "transfer-encoding"}
+)
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _OPTIONS = frozenset({"json", "form", "file", "headers", "body"})

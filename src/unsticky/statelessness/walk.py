@@ -41,6 +41,7 @@ PASSED_PREFIXES = (  # of types: machinery of the interpreter, of frameworks and
 )  # fmt: skip
 
 DIRECTORY = "the working directory"
+OF_FILE, OF_MEMORY = ".total_changes", ".changes_in_memory"  # of an SQLite connection, by where its database is
 
 Held = dict[str, str]
 Named = Mapping[str, Any]  # values by name, "shop.catalog:CACHE"
@@ -205,8 +206,7 @@ class Walk:
         if isinstance(value, Random):
             self._note(f"{name}.getstate()", repr(value.getstate()))
         elif isinstance(value, sqlite3.Connection):
-            where = "total_changes" if _has_file(value) else "changes_in_memory"
-            self._note(f"{name}.{where}", str(value.total_changes))
+            self._note(f"{name}{OF_FILE if _has_file(value) else OF_MEMORY}", str(value.total_changes))
         elif isinstance(value, (itertools.count, itertools.cycle)):
             self._note(f"{name} (position)", repr(value))
         elif isinstance(value, GeneratorType):
