@@ -96,6 +96,24 @@ def test_an_existing_database_is_shared(path: Path) -> None:
         assert app.execute("SELECT * FROM sessions").fetchall() == [(1,)]
 
 
+def test_a_file_of_before_goes_on(path: Path) -> None:
+    """Its table was made WITHOUT ROWID, which is slower to read beyond a kilobyte a row, and otherwise the same."""
+    with opened(path) as store:
+        store.create("v1:a newer file's", record(NOW))
+    with closing(sqlite3.connect(path)) as before:
+        [[schema]] = before.execute("SELECT sql FROM sqlite_master WHERE name = 'unsticky_sessions'")
+        before.execute("DROP TABLE unsticky_sessions")
+        before.execute(f"{schema} WITHOUT ROWID")
+    with opened(path) as store:
+        assert store.create(KEY, record(NOW))
+        assert not store.create(KEY, record(NOW))
+        assert store.update(KEY, put(a=b"1")) is Applied.APPLIED
+        [[(key, changed)]] = store.scan()
+        assert key == KEY
+        assert changed == store.load(KEY)
+        assert changed.fields["a"] == b"1"
+
+
 def test_a_locked_file_is_an_error_within_the_timeout(path: Path) -> None:
     """Writers give up in time, readers do not notice, and nothing was written."""
     with opened(path, timeout=0.2) as store:

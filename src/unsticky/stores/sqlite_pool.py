@@ -30,9 +30,9 @@ _BUSY = frozenset((sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED))
 
 _SCHEMA = (
     """CREATE TABLE IF NOT EXISTS unsticky_sessions (
-        key TEXT PRIMARY KEY, fields BLOB NOT NULL, created REAL NOT NULL, touched REAL NOT NULL,
+        key TEXT NOT NULL PRIMARY KEY, fields BLOB NOT NULL, created REAL NOT NULL, touched REAL NOT NULL,
         expires REAL NOT NULL, owner TEXT, generation INTEGER NOT NULL
-    ) WITHOUT ROWID""",
+    )""",
     "CREATE INDEX IF NOT EXISTS unsticky_sessions_expires ON unsticky_sessions (expires)",
     "CREATE INDEX IF NOT EXISTS unsticky_sessions_owner ON unsticky_sessions (owner) WHERE owner IS NOT NULL",
 )
