@@ -175,7 +175,7 @@ class Sessions:
     def _reported(self, session: Session, committed: Committed, started: float) -> Committed:
         binding = session.opened()
         if binding is not None and binding.events:
-            events, binding.events = binding.events, []
+            events, binding.events = binding.events, ()
             self._tell(events)
         otel.session_committed(perf_counter() - started, "lost" if committed.lost else "committed")
         if committed.lost:

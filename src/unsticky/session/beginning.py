@@ -36,7 +36,7 @@ def begin(session: Session, binding: Binding) -> Steps[Committed]:
     token, record, fields = yield from _created(session, binding)
     rebase(session, binding, token, record, fields)
     binding.old_ended = old is not None
-    binding.events.append(SessionEvent("created", token.key, record.owner))
+    binding.tell(SessionEvent("created", token.key, record.owner))
     done = Committed(token, token, took_over=old is not None)
     keep_untold(binding, done)
     yield from end_oldest(record.owner, binding.terms)
@@ -89,7 +89,7 @@ def _take_over(session: Session, binding: Binding, old: OldSession) -> Steps[Com
         return _shut_out(session, binding)
     binding.old = None
     rebase(session, binding, token, record, fields)
-    binding.events.append(SessionEvent("created", token.key, record.owner))
+    binding.tell(SessionEvent("created", token.key, record.owner))
     return Committed(token, token, took_over=True)
 
 

@@ -77,8 +77,8 @@ class Binding:
         self.terms = terms
         self.loader = loader
         self.now = now
-        self.ended: list[tuple[str, str | None]] = []  # key and owner of records that clear() or destroy() ended
-        self.events: list[SessionEvent] = []  # to be told once the commit is done
+        self.ended: tuple[tuple[str, str | None], ...] = ()  # key and owner of records that clear() or destroy() ended
+        self.events: tuple[SessionEvent, ...] = ()  # to be told once the commit is done
         self._made: Token | None = None  # by one who asked for the id of a session that was not loaded yet
         self.loaded = False
         self.record: Record | None = None  # the live record that `token` was accepted by, as the store has it
@@ -97,6 +97,10 @@ class Binding:
         self.unavailable: SessionUnavailable | None = None
         self.closed = False  # the response's headers are sent
         self.untold: Any = None  # what an early commit has for the client, once the headers go out
+
+    def tell(self, event: SessionEvent) -> None:
+        """Once the commit is done."""
+        self.events += (event,)
 
     def let_go(self) -> None:
         """The request is over: nothing is asked of it any more."""
@@ -157,7 +161,7 @@ class Binding:
         if record is None or (proof := accepted_proof(record, token, now)) is None:
             pass
         elif now >= self.terms.lifetime.end(record.created, record.touched):
-            self.events.append(SessionEvent("expired", token.key, record.owner))
+            self.tell(SessionEvent("expired", token.key, record.owner))
         elif self._adopt(record, token):
             self.standing = stands(proof)
             return True
@@ -282,7 +286,7 @@ class Binding:
     def end(self) -> None:
         """The record is to be deleted; what is written from now on begins another session."""
         if self.record is not None and self.token is not None:
-            self.ended.append((self.token.key, self.record.owner))
+            self.ended += ((self.token.key, self.record.owner),)
         self.old_ended = self.old is not None
         self.begin_anew()
 

@@ -122,7 +122,7 @@ def _end(binding: Binding) -> Steps[None]:
     while binding.ended:
         key, owner = binding.ended[-1]
         yield Delete(key)
-        binding.ended.pop()
-        binding.events.append(SessionEvent("ended", key, owner))
+        binding.ended = binding.ended[:-1]
+        binding.tell(SessionEvent("ended", key, owner))
         if owner:
             yield from forget(owner, key)

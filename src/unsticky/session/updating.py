@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from itertools import compress, repeat
+from operator import is_not
 
 from ..errors import StoreError
 from . import codec
@@ -18,6 +20,7 @@ from .token import RESERVED, Token
 from .writing import KEEP, REFRESH, UNUSED, Committed, Cookie, changed, check_sizes, device, keep_untold, rebase, stored
 
 _NONE: frozenset[str] = frozenset()
+_ABSENT = object()
 _KEPT = Committed(KEEP)
 
 
@@ -126,25 +129,33 @@ def _as_it_was(record: Record, token: Token) -> dict[str, bytes | None]:
 
 def field_changes(session: Session, binding: Binding) -> tuple[dict[str, bytes], frozenset[str]]:
     """The encoded values that differ from what was loaded, and the names that are there no more."""
-    values, plain, lent = binding.values, binding.plain, session._lent
-    put, kept = {}, 0
-    for name, value in dict.items(session):
-        # The very object that was loaded: it can only have changed inside, if it can, and was seen by anybody.
-        if name in values and values[name] is value and not (lent and _is_other(value, plain[name])):
-            kept += 1
-            continue
-        loaded = plain.get(name)
+    values, plain = binding.values, binding.plain
+    names = [*dict.keys(session)]
+    if names == [*values]:
+        drop = _NONE
+    else:
+        present = dict.keys(session) | binding.undecodable
+        drop = frozenset(name for name in plain if name not in present)
+    put = {}
+    for name in _perhaps_changed(session, binding, names):
+        value, loaded = dict.__getitem__(session, name), plain.get(name)
         data = codec.encode_field(name, value)
-        if loaded is None:
+        if loaded is None or (data != loaded and _differs(value, values.get(name), data, loaded)):
             put[name] = data
-            continue
-        kept += 1
-        if data != loaded and _differs(value, values.get(name), data, loaded):
-            put[name] = data
-    if kept == len(plain):
-        return put, _NONE
-    present = dict.keys(session) | binding.undecodable
-    return put, frozenset(name for name in plain if name not in present)
+    return put, drop
+
+
+def _perhaps_changed(session: Session, binding: Binding, names: list[str]) -> Iterable[str]:
+    """Those of `names`, which are the session's, that do not hold the very object that was loaded.
+
+    That one can only have changed inside: if it can, and was seen by anybody. No loop in Python, for most were not.
+    """
+    values = binding.values
+    changed = compress(names, map(is_not, dict.values(session), map(values.get, names, repeat(_ABSENT))))
+    if not session._lent:
+        return changed
+    others, plain = {*changed}, binding.plain
+    return [name for name in names if name in others or _is_other(values[name], plain[name])]
 
 
 def _is_other(value: object, loaded: bytes) -> bool:
@@ -200,7 +211,7 @@ def _settle(session: Session, binding: Binding, planned: _Planned, applied: Appl
     assert record is not None
     if applied is not APPLIED:
         if applied is Applied.EMPTIED:
-            binding.events.append(SessionEvent("ended", binding.current_token().key, record.owner))
+            binding.tell(SessionEvent("ended", binding.current_token().key, record.owner))
             binding.begin_anew()
             return Committed(Cookie.DELETE)
         # Logged out or strictly rotated elsewhere. The cookie is left alone: another response may just have set it.
@@ -214,7 +225,7 @@ def _settle(session: Session, binding: Binding, planned: _Planned, applied: Appl
     rebase(session, binding, rotated or binding.token, after, plain)
     if rotated is not None:
         if not joins:
-            binding.events.append(SessionEvent("rotated", rotated.key, after.owner))
+            binding.tell(SessionEvent("rotated", rotated.key, after.owner))
         done = Committed(rotated, rotated, took_over=joins)
         keep_untold(binding, done)
         return done

@@ -72,15 +72,13 @@ def check_sizes(
     binding: Binding, new: Mapping[str, bytes], kept: Mapping[str, bytes] = NOTHING, drop: frozenset[str] = frozenset()
 ) -> None:
     """Raises SessionValueError, if `new` and what stays of `kept` is too large."""
-    terms, record, added = binding.terms, binding.record, 0
-    most = terms.maximum_value_size
-    for name, data in new.items():
-        size = len(data)
-        added += len(name) + size
-        if size > most:
-            raise SessionValueError(
-                f"session[{name!r}]: takes {size:,} bytes; a key may take {most:,} (session.maximum_value_size)"
-            )
+    terms, record = binding.terms, binding.record
+    most, added = terms.maximum_value_size, _size(new)
+    if added > most:
+        for name, data in new.items():
+            if len(data) > most:
+                problem = f"takes {len(data):,} bytes; a key may take {most:,} (session.maximum_value_size)"
+                raise SessionValueError(f"session[{name!r}]: {problem}")
     most = terms.maximum_session_size
     # As the store holds a record, it is longer than what is kept of it; and what is replaced may be counted too.
     packed = record.packed if record is not None and kept is binding.plain else None

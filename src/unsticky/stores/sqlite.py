@@ -216,10 +216,10 @@ def _update_unchanged(cursor: sqlite3.Cursor, key: str, change: Change, base: Re
     if applied is not APPLIED or record is None:
         return False
     fields, kept = _encode(record.fields), base.packed or _encode(base.fields)
-    new, old = _columns(record), _columns(base)
-    if new == old:
+    if change.touched is None and change.expires is None and change.owner is None and not change.raise_generation:
         return cursor.execute(_UPDATE_FIELDS, (fields, key, kept, base.expires, base.generation)).rowcount == 1
-    return cursor.execute(_UPDATE_UNCHANGED, (fields, *new, key, kept, *old)).rowcount == 1
+    row = (fields, *_columns(record), key, kept, *_columns(base))
+    return cursor.execute(_UPDATE_UNCHANGED, row).rowcount == 1
 
 
 def _columns(record: Record) -> tuple[Any, ...]:
