@@ -57,7 +57,7 @@ class Plan:
     e2e_modes: tuple[str, ...]
 
 
-FULL = Plan(Effort(), 3, 1.0, _E2E_MODES)
+FULL = Plan(Effort(), 8, 0.4, _E2E_MODES)
 QUICK = Plan(Effort(30, 0.004), 1, 0.6, ("read",))
 SMOKE = Plan(Effort(1, 0.001), 1, 0.1, ("read",))
 

@@ -13,9 +13,13 @@ from dataclasses import dataclass
 from http.client import HTTPConnection
 from importlib.util import find_spec
 from pathlib import Path
+from subprocess import PIPE
 from time import perf_counter, sleep
+from typing import Any
 
 from session_costs.measure import Figures, tell
+
+SERVER, CLIENTS = (0, 1)  # places among the processors that there are: one for the server, one for what drives it
 
 HERE = Path(__file__).parents[1]
 CONNECTIONS = 32
@@ -53,6 +57,13 @@ def fast_loop() -> bool:
     return find_spec("uvloop") is not None and find_spec("httptools") is not None
 
 
+def keep_on(process: subprocess.Popen[Any], place: int) -> None:
+    """It stays on one processor, if there are two: else a server's share is luck."""
+    processors = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_setaffinity") else []
+    if len(processors) > 1:
+        os.sched_setaffinity(process.pid, {processors[place]})
+
+
 def free_port() -> int:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
@@ -83,11 +94,13 @@ def _driven(served: Served, mode: str, seconds: float) -> tuple[float, int]:
     path, cookies = ("/write", served.cookies) if mode == WRITE_OWN else (f"/{mode}", served.cookies[:1])
     command = [sys.executable, "-m", "session_costs.load", str(served.port), path, " ".join(cookies)]
     command += [str(CONNECTIONS), str(seconds)]
-    done = subprocess.run(command, cwd=HERE, capture_output=True, text=True, timeout=60)
-    if done.returncode:
-        tell(f"{served.kind}, {served.name}, {mode}: {done.stderr.strip()[-500:]}")
+    with subprocess.Popen(command, cwd=HERE, stdout=PIPE, stderr=PIPE, text=True) as client:
+        keep_on(client, CLIENTS)
+        found, errors = client.communicate(timeout=60)
+    if client.returncode:
+        tell(f"{served.kind}, {served.name}, {mode}: {errors.strip()[-500:]}")
         return 0.0, CONNECTIONS
-    rate, failed = done.stdout.split()
+    rate, failed = found.split()
     return float(rate), int(failed)
 
 
@@ -136,6 +149,7 @@ def _server(kind: str, environ: dict[str, str], output: int) -> Iterator[int]:
     process = subprocess.Popen(
         _command(kind, port), cwd=HERE, env=os.environ | environ | path, stdout=output, stderr=output
     )
+    keep_on(process, SERVER)
     try:
         _await_port(port, process)
         yield port
