@@ -283,6 +283,19 @@ def test_what_its_body_does_to_the_session_itself_counts_too(browser: Browser) -
         assert not session
 
 
+def test_what_its_body_saved_and_then_removed_is_gone(browser: Browser) -> None:
+    """It is in the store, and no longer in the session: neither the loaded values nor the draft know of it."""
+    with browser.visit() as session:
+        for draft in session.transaction():
+            session["step"] = 1
+            session.save()
+            del session["step"]
+            draft["stock"] -= 1
+        assert session == {"stock": 99, "other": [1]}
+    with browser.visit() as session:
+        assert session == {"stock": 99, "other": [1]}
+
+
 def test_a_logout_inside_of_it_is_not_undone(browser: Browser) -> None:
     """What was read from the session that ended is no part of another one."""
     with browser.visit() as session:

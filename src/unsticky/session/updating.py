@@ -129,15 +129,11 @@ def _as_it_was(record: Record, token: Token) -> dict[str, bytes | None]:
 
 def field_changes(session: Session, binding: Binding) -> tuple[dict[str, bytes], frozenset[str]]:
     """The encoded values that differ from what was loaded, and the names that are there no more."""
-    values, plain = binding.values, binding.plain
-    names = [*dict.keys(session)]
-    if names == [*values]:
-        drop = _NONE
-    else:
+    values, plain, drop, put = binding.values, binding.plain, _NONE, {}
+    if dict.keys(session) != plain.keys():
         present = dict.keys(session) | binding.undecodable
         drop = frozenset(name for name in plain if name not in present)
-    put = {}
-    for name in _perhaps_changed(session, binding, names):
+    for name in _perhaps_changed(session, binding):
         value, loaded = dict.__getitem__(session, name), plain.get(name)
         data = codec.encode_field(name, value)
         if loaded is None or (data != loaded and _differs(value, values.get(name), data, loaded)):
@@ -145,12 +141,12 @@ def field_changes(session: Session, binding: Binding) -> tuple[dict[str, bytes],
     return put, drop
 
 
-def _perhaps_changed(session: Session, binding: Binding, names: list[str]) -> Iterable[str]:
-    """Those of `names`, which are the session's, that do not hold the very object that was loaded.
+def _perhaps_changed(session: Session, binding: Binding) -> Iterable[str]:
+    """The names that do not hold the very object that was loaded.
 
     That one can only have changed inside: if it can, and was seen by anybody. No loop in Python, for most were not.
     """
-    values = binding.values
+    names, values = [*dict.keys(session)], binding.values
     changed = compress(names, map(is_not, dict.values(session), map(values.get, names, repeat(_ABSENT))))
     if not session._lent:
         return changed
