@@ -16,13 +16,14 @@ import os
 import select
 import socket
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 from weakref import finalize
 
 from ..clock import SystemClock
 from ..errors import StoreError
 from .memcached_url import HostPort
 from .memcached_wire import Ask, Reply, ReplyReader, Talk
+from .tcp import connected, connected_async, seconds_left
 
 T = TypeVar("T")
 
@@ -133,33 +134,22 @@ class Server:
         return turn
 
     def _connect(self, deadline: float) -> socket.socket:
-        failed: OSError = OSError("the name has no address")
         try:
-            for *kind, _, address in socket.getaddrinfo(*self._address, type=socket.SOCK_STREAM):
-                try:
-                    return _connected(socket.socket(*kind), address, deadline)
-                except OSError as error:  # there may be another address
-                    failed = error
-        except OSError as error:
-            failed = error
-        raise self._unreachable(failed) from failed
+            return connected(*self._address, deadline)
+        except (OSError, UnicodeError) as error:
+            raise self._unreachable(error) from error
 
     async def _connect_async(self) -> socket.socket:
-        loop, failed = asyncio.get_running_loop(), OSError("the name has no address")
         try:
-            for *kind, _, address in await loop.getaddrinfo(*self._address, type=socket.SOCK_STREAM):
-                try:
-                    return await _connected_async(loop, socket.socket(*kind), address)
-                except OSError as error:
-                    failed = error
-        except OSError as error:
-            failed = error
-        raise self._unreachable(failed) from failed
+            return await connected_async(*self._address, self._timeout)
+        except (OSError, UnicodeError) as error:
+            raise self._unreachable(error) from error
 
-    def _unreachable(self, error: OSError) -> StoreError:
+    def _unreachable(self, error: OSError | UnicodeError) -> StoreError:
         if isinstance(error, TimeoutError):
             return _late()
-        return StoreError(f"Memcached store: can't connect to {self._address}: {error.strerror or error}")
+        reason = getattr(error, "strerror", None) or error
+        return StoreError(f"Memcached store: can't connect to {self._address}: {reason}")
 
     def _take(self) -> socket.socket | None:
         """An idle connection. One that the server has closed, or that has something to read unasked, is not taken."""
@@ -188,10 +178,10 @@ class Server:
 def _exchange(peer: socket.socket, ask: Ask, deadline: float) -> Reply:
     reader = ReplyReader(ask.key)
     try:
-        peer.settimeout(_left(deadline))
+        peer.settimeout(seconds_left(deadline))
         peer.sendall(ask.packed)
         while True:
-            peer.settimeout(_left(deadline))
+            peer.settimeout(seconds_left(deadline))
             if (reply := reader.feed(_some(peer.recv(_READ)))) is not None:
                 return reply
     except TimeoutError:
@@ -216,38 +206,6 @@ def _some(data: bytes) -> bytes:
     if not data:
         raise _lost()
     return data
-
-
-def _connected(peer: socket.socket, address: Any, deadline: float) -> socket.socket:
-    try:
-        peer.settimeout(_left(deadline))
-        peer.connect(address)
-        return _tuned(peer)
-    except BaseException:
-        peer.close()
-        raise
-
-
-async def _connected_async(loop: asyncio.AbstractEventLoop, peer: socket.socket, address: Any) -> socket.socket:
-    try:
-        peer.setblocking(False)
-        await loop.sock_connect(peer, address)
-        return _tuned(peer)
-    except BaseException:
-        peer.close()
-        raise
-
-
-def _tuned(peer: socket.socket) -> socket.socket:
-    peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return peer
-
-
-def _left(deadline: float) -> float:
-    left = deadline - SystemClock.monotonic()
-    if left <= 0:
-        raise TimeoutError
-    return left
 
 
 def _late() -> StoreError:

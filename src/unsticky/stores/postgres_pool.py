@@ -7,8 +7,7 @@ it costs as much as the statement itself. This one has no thread; a connection i
 from __future__ import annotations
 
 import os
-import socket
-from threading import Lock, Semaphore, Thread
+from threading import Lock, Semaphore
 from weakref import WeakSet
 
 from ..clock import SystemClock
@@ -33,6 +32,7 @@ from .postgres_wire import (
     repeatable,
     settings_of,
 )
+from .tcp import addresses
 
 IDLE_SECONDS = 300.0  # connections that a burst has left behind are closed after that
 _inherited: list[object] = []  # of a parent process: they are its own, and must not even be closed here
@@ -182,23 +182,13 @@ def unknown(host: str) -> StoreError:
 
 
 def _resolve(host: str, deadline: float) -> list[str]:
-    """The host's addresses. In a thread, because the resolver of the system knows no deadline."""
-    found: list[str] = []
-
-    def ask() -> None:
-        try:
-            found.extend(addresses_of(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)))
-        except (OSError, UnicodeError):
-            pass
-
-    thread = Thread(target=ask, name="unsticky-resolver", daemon=True)
-    thread.start()
-    thread.join(max(0.0, deadline - SystemClock.monotonic()))
-    if thread.is_alive():
-        raise not_resolved(host)
-    if not found:
-        raise unknown(host)
-    return found
+    """The host's addresses."""
+    try:
+        return addresses_of(addresses(host, None, deadline))
+    except TimeoutError:
+        raise not_resolved(host) from None
+    except (OSError, UnicodeError):
+        raise unknown(host) from None
 
 
 _pools: WeakSet[PostgresPool] = WeakSet()

@@ -5,17 +5,14 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import Sequence
-from contextlib import suppress
-from queue import Empty, SimpleQueue
-from threading import Thread
-from typing import Any, cast
+from typing import Any
 
 from ..errors import StoreError
 from .redis_access import Access
-from .redis_link import Link, seconds_left
+from .redis_link import Link
 from .redis_resp import LostError, ReplyError, ReplyParser, nonsense
 from .redis_route import Node
+from .tcp import connected, connected_async, seconds_left, send_at_once
 
 # A peer that is gone without a word, behind a router that forgot us, is noticed while we are idle.
 _ALIVE = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 3))
@@ -31,7 +28,7 @@ def connect(node: Node, access: Access, deadline: float) -> Link:
     """An open connection, by `deadline`. Raises StoreError."""
     context = access.tls(node)
     try:
-        raw = _tcp(node, deadline)
+        raw = connected(node.host, node.port, deadline, _tune)
     except TimeoutError:
         raise StoreError("Redis store: connecting took too long") from None
     except (OSError, UnicodeError) as error:
@@ -70,58 +67,12 @@ def _greet(link: Link, node: Node, access: Access, deadline: float) -> None:
         access.greeted(node, lines, replies)
 
 
-def _tcp(node: Node, deadline: float) -> socket.socket:
-    """Connect to the first address of the name that answers; each but the last gets half of the time that is left."""
-    error: OSError = OSError("no address")
-    addresses = _addresses(node, deadline)
-    for place, (family, kind, protocol, _, address) in enumerate(addresses, 1):
-        peer = socket.socket(family, kind, protocol)
-        try:
-            peer.settimeout(seconds_left(deadline) / (1 if place == len(addresses) else 2))
-            peer.connect(address)
-            _tune(peer)
-            return peer
-        except OSError as failed:
-            error = failed
-            peer.close()
-        except BaseException:
-            peer.close()
-            raise
-    raise error
-
-
 def _tune(peer: Any) -> None:
-    peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    send_at_once(peer)
     peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in _ALIVE:
         if hasattr(socket, name):
             peer.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
-
-
-def _addresses(node: Node, deadline: float) -> Sequence[Any]:
-    """A name is looked up in a thread: getaddrinfo takes as long as it likes."""
-    flags = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
-    with suppress(socket.gaierror):
-        return socket.getaddrinfo(node.host, node.port, type=socket.SOCK_STREAM, flags=flags)
-    answer: SimpleQueue[Any] = SimpleQueue()
-
-    def look_up() -> None:
-        try:
-            answer.put(socket.getaddrinfo(node.host, node.port, type=socket.SOCK_STREAM))
-        except (OSError, UnicodeError) as error:
-            answer.put(error)
-
-    try:
-        Thread(target=look_up, name="unsticky-lookup", daemon=True).start()
-    except RuntimeError:  # the interpreter ends: no thread can be started any more
-        look_up()
-    try:
-        found = answer.get(timeout=seconds_left(deadline))
-    except Empty:
-        raise TimeoutError from None
-    if isinstance(found, Exception):
-        raise found
-    return cast(Sequence[Any], found)
 
 
 class _Greeter(asyncio.Protocol):
@@ -156,18 +107,27 @@ class _Greeter(asyncio.Protocol):
             self.done.exception()  # nobody may be waiting any more
 
 
-async def open_transport(node: Node, access: Access) -> asyncio.Transport:
-    """An open connection whose protocol is to be replaced at once. Takes as long as it takes. Raises StoreError."""
+async def open_transport(node: Node, access: Access, patience: float) -> asyncio.Transport:
+    """An open connection whose protocol is to be replaced at once. Takes as long as it takes. Raises StoreError.
+
+    `patience`: seconds that addresses which do not answer may take, if there are others.
+    """
     context, lines = access.tls(node), access.greeting(node)
     greeter = _Greeter(len(lines))
     loop = asyncio.get_running_loop()
     options: dict[str, Any] = {} if context is None else {"ssl": context, "server_hostname": node.host}
     try:
-        transport, _ = await loop.create_connection(lambda: greeter, node.host, node.port, **options)
-    except (OSError, UnicodeError, ValueError) as error:
+        peer = await connected_async(node.host, node.port, patience, _tune)
+    except (OSError, UnicodeError) as error:
         raise _lost(node, error) from error
     try:
-        _tune(transport.get_extra_info("socket"))
+        transport, _ = await loop.create_connection(lambda: greeter, sock=peer, **options)
+    except BaseException as error:
+        peer.close()
+        if isinstance(error, (OSError, ValueError)):
+            raise _lost(node, error) from error
+        raise
+    try:
         if lines:
             transport.write(b"".join(line.packed for line in lines))
             await greeter.done

@@ -9,7 +9,6 @@ from contextlib import suppress
 from math import ceil
 from typing import Any
 
-from ..clock import SystemClock
 from .redis_resp import (
     PARTIAL,
     SHORT,
@@ -21,17 +20,9 @@ from .redis_resp import (
     nonsense,
     whole_reply,
 )
+from .tcp import seconds_left
 
 _READ = 65536  # bytes
-_monotonic = SystemClock.monotonic  # deadlines of sockets: the system keeps them, whatever Clock is given
-
-
-def seconds_left(deadline: float) -> float:
-    """Seconds until `deadline`, a time of SystemClock.monotonic. Raises TimeoutError when there are none."""
-    left = deadline - _monotonic()
-    if left <= 0:
-        raise TimeoutError
-    return left
 
 
 class Link:

@@ -326,7 +326,7 @@ class AsyncRedisPool:
         if wire is None or wire.closed:
             if open_only:
                 raise LostError("Redis store: the connection was lost", sent=False)
-            opening = partial(open_transport, key[0], self._access)
+            opening = partial(open_transport, key[0], self._access, self._timeout)
             wire = wires[key] = Wire(opening, self._timeout, gathers=key[1])
         return wire
 
