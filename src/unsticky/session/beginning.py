@@ -16,7 +16,7 @@ from .store import Applied, Change, Record
 from .takeover import taken_by
 from .token import Token
 from .updating import update
-from .writing import UNUSED, Committed, Cookie, check_sizes, device, keep_untold, rebase, stored
+from .writing import UNUSED, Committed, Cookie, begun, check_sizes, device, keep_untold, rebase, stored
 
 
 def begin(session: Session, binding: Binding) -> Steps[Committed]:
@@ -33,8 +33,12 @@ def begin(session: Session, binding: Binding) -> Steps[Committed]:
     if empty:
         binding.old_ended = old is not None
         return UNUSED if old is None else Committed(Cookie.DELETE, took_over=True)
-    token, record, fields = yield from _created(session, binding)
-    rebase(session, binding, token, record, fields)
+    start = begun(session, binding)
+    created = yield from _created(session, binding)
+    if created is None:
+        return (yield from update(session, binding))
+    token, record, fields = created
+    rebase(session, binding, token, record, fields, start)
     binding.old_ended = old is not None
     binding.tell(SessionEvent("created", token.key, record.owner))
     done = Committed(token, token, took_over=old is not None)
@@ -43,16 +47,19 @@ def begin(session: Session, binding: Binding) -> Steps[Committed]:
     return done
 
 
-def _created(session: Session, binding: Binding) -> Steps[tuple[Token, Record, Mapping[str, bytes]]]:
+def _created(session: Session, binding: Binding) -> Steps[tuple[Token, Record, Mapping[str, bytes]] | None]:
+    """None if another task of this request has done it meanwhile."""
     now, owner = binding.now(), binding.owner or None
     fields = _encoded_all(session, binding)
     while True:
         token = binding.current_token()
         if owner:
             yield from register(owner, token.key, now, binding.terms)
-        record = _new_record(binding, token, fields)
+        record = _new_record(binding, token, fields, owner)
         if (yield Create(token.key, record)):
             return token, record, fields
+        if binding.record is not None:
+            return None
         # The key is taken: with 128 random bits, a broken source of randomness.
         binding.token = Token.new(binding.random_bytes)
 
@@ -63,14 +70,14 @@ def _encoded_all(session: Session, binding: Binding) -> dict[str, bytes]:
     return fields
 
 
-def _new_record(binding: Binding, token: Token, fields: Mapping[str, bytes]) -> Record:
+def _new_record(binding: Binding, token: Token, fields: Mapping[str, bytes], owner: str | None = None) -> Record:
     now = binding.now()
     return Record(
         fields=stored(binding, token.key, fields) | new_proof(token, now, 0) | device(binding, token.key),
         created=now,
         touched=now,
         expires=binding.terms.lifetime.expires(now, now),
-        owner=binding.owner or None,
+        owner=owner,
     )
 
 
@@ -79,7 +86,7 @@ def _take_over(session: Session, binding: Binding, old: OldSession) -> Steps[Com
 
     First the session, then the mark that it was taken over: a crash between the two logs nobody out.
     """
-    fields = _encoded_all(session, binding)
+    fields, start = _encoded_all(session, binding), begun(session, binding)
     token = Token.new(binding.random_bytes, old.handle)
     record = _new_record(binding, token, fields)
     if not (yield Create(token.key, record)):
@@ -88,7 +95,7 @@ def _take_over(session: Session, binding: Binding, old: OldSession) -> Steps[Com
         yield Delete(token.key)  # it was taken over before, and what it became has ended
         return _shut_out(session, binding)
     binding.old = None
-    rebase(session, binding, token, record, fields)
+    rebase(session, binding, token, record, fields, start)
     binding.tell(SessionEvent("created", token.key, record.owner))
     return Committed(token, token, took_over=True)
 

@@ -14,7 +14,7 @@ from .operations import Load, Steps, Update
 from .session import Driver, Session
 from .store import Applied, Change, Record
 from .updating import field_changes
-from .writing import changed, check_sizes, rebase, stored
+from .writing import begun, changed, check_sizes, rebase, stored
 
 TRIES = 100
 
@@ -160,7 +160,8 @@ def _adopt(session: Session, binding: Binding, draft: Draft, change: Change, fie
     saved = {name: value for name, value in dict.items(session) if name in plain and name not in draft.plain}
     session.show({**saved, **draft})
     session._lent = True  # the body may still hold what is in the draft
-    rebase(session, binding, binding.current_token(), changed(record, change), plain)
+    token = binding.current_token()
+    rebase(session, binding, token, changed(record, change), plain, begun(session, binding))
     binding.rotation, binding.owner = rotation, owner
     binding.changed = bool(mine or gone or rotation or owner is not None)
     for name in gone:

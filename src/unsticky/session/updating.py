@@ -17,16 +17,30 @@ from .policy import has_other_proofs, new_proof, proof_changes
 from .session import Session
 from .store import APPLIED, Applied, Change, Record
 from .token import RESERVED, Token
-from .writing import KEEP, REFRESH, UNUSED, Committed, Cookie, changed, check_sizes, device, keep_untold, rebase, stored
+from .writing import (
+    KEEP,
+    REFRESH,
+    UNUSED,
+    Begun,
+    Committed,
+    Cookie,
+    begun,
+    changed,
+    check_sizes,
+    device,
+    keep_untold,
+    rebase,
+    stored,
+)
 
 _NONE: frozenset[str] = frozenset()
 _ABSENT = object()
 _KEPT = Committed(KEEP)
 
 
-# What an update asks of the store, and what it is made of: the application's fields, encoded and not sealed, and the
-# token to give out from now on.
-_Planned = tuple[Change, Mapping[str, bytes], Token | None]
+# What an update asks of the store, and what it is made of: the application's fields, encoded and not sealed, the token
+# to give out from now on, and how the session was then.
+_Planned = tuple[Change, Mapping[str, bytes], Token | None, Begun]
 
 
 def update(session: Session, binding: Binding) -> Steps[Committed]:
@@ -49,7 +63,7 @@ def update(session: Session, binding: Binding) -> Steps[Committed]:
         return (yield from _without_proofs(session, binding, planned))
     done = _settle(session, binding, planned, applied)
     if applied is APPLIED and (change.owner is not None or record.owner):
-        yield from _keep_account(binding, record, change, binding.now())
+        yield from _keep_account(binding, token.key, record, change)
     return done
 
 
@@ -94,7 +108,7 @@ def _planned(session: Session, binding: Binding) -> _Planned | Committed:
     )
     if change.delete_if_only is None:
         change.after = changed(record, change)
-    return change, fields, rotated
+    return change, fields, rotated, begun(session, binding)
 
 
 def _rotation(binding: Binding, record: Record, token: Token, now: float) -> tuple[Token | None, bool]:
@@ -176,21 +190,22 @@ def _is_empty(session: Session, binding: Binding, record: Record) -> bool:
 
 def _only_reads(binding: Binding, planned: _Planned) -> bool:
     """Is it all ours, and nothing of the app's: the time of the last use, a renewal, the end of other tokens?"""
-    change, fields, _ = planned
+    change, fields = planned[:2]
     asked = binding.rotation or binding.joining or change.owner is not None
     return not (asked or fields or any(not name.startswith(RESERVED) for name in change.drop))
 
 
 def _without_proofs(session: Session, binding: Binding, planned: _Planned) -> Steps[Committed]:
     """The token was ended meanwhile, by another one that was presented at the same time: write what is ours alone."""
-    change, fields, _ = planned
-    token = binding.current_token()
+    change, fields, _, start = planned
+    token = start.token
+    assert token is not None
     proofs = {name for name in change.put if name.startswith(RESERVED)}
     put = {name: data for name, data in change.put.items() if name not in proofs}
     drop = frozenset(name for name in change.drop if not name.startswith(RESERVED))
     change = replace(change, put=put, drop=drop, expect={}, after=None)
-    done = _settle(session, binding, (change, fields, None), (yield Update(token.key, change)))
-    if binding.record is not None:
+    done = _settle(session, binding, (change, fields, None, start), (yield Update(token.key, change)))
+    if binding.record is not None and binding.token is token:
         binding.record = _without(binding.record, token.proof)
         binding.standing = False
     return done._replace(cookie=Cookie.KEEP, token=None) if done.cookie is Cookie.REFRESH else done
@@ -202,9 +217,12 @@ def _without(record: Record, proof: str) -> Record:
 
 
 def _settle(session: Session, binding: Binding, planned: _Planned, applied: Applied) -> Committed:
-    change, fields, rotated = planned
-    record, joins = binding.record, bool(binding.joining)
+    change, fields, rotated, start = planned
+    record, joins = change.base, bool(binding.joining)
     assert record is not None
+    assert start.token is not None
+    if binding.token is None or binding.token.key != start.token.key:  # another task has ended it meanwhile
+        return Committed(Cookie.DELETE) if binding.record is None else _KEPT
     if applied is not APPLIED:
         if applied is Applied.EMPTIED:
             binding.tell(SessionEvent("ended", binding.current_token().key, record.owner))
@@ -215,10 +233,10 @@ def _settle(session: Session, binding: Binding, planned: _Planned, applied: Appl
         dict.clear(session)
         return Committed(Cookie.KEEP, lost=bool(change.put or change.drop))
     after = change.after or changed(record, change)
-    plain = {**binding.plain, **fields}
+    plain = {**start.plain, **fields}
     for name in change.drop:
         plain.pop(name, None)
-    rebase(session, binding, rotated or binding.token, after, plain)
+    rebase(session, binding, rotated or binding.token, after, plain, start)
     if rotated is not None:
         if not joins:
             binding.tell(SessionEvent("rotated", rotated.key, after.owner))
@@ -233,12 +251,11 @@ def _sendable(binding: Binding) -> Token | None:
     return binding.token if binding.standing else None
 
 
-def _keep_account(binding: Binding, record: Record, change: Change, now: float) -> Steps[None]:
+def _keep_account(binding: Binding, key: str, record: Record, change: Change) -> Steps[None]:
     """The lists of owners: who came is counted, who left is taken out, and a list lives as long as its sessions."""
-    key = binding.current_token().key
     if change.owner is not None and record.owner and record.owner != change.owner:
         yield from forget(record.owner, key)
     if change.owner:
         yield from end_oldest(change.owner, binding.terms)
     elif record.owner and change.touched is not None:
-        yield from refresh(record, key, now, binding.terms)
+        yield from refresh(record, key, binding.now(), binding.terms)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import Enum
-from typing import NamedTuple
+from operator import is_not
+from typing import Any, NamedTuple
 
 from ..errors import SessionValueError
 from . import codec
@@ -38,6 +39,21 @@ class Committed(NamedTuple):
 
 
 UNUSED = Committed(KEEP)
+
+
+class Begun(NamedTuple):
+    """What a commit began with. While it waits for the store, other tasks of its request may go on."""
+
+    token: Token | None
+    values: dict[str, Any]
+    plain: Mapping[str, bytes]
+    rotation: str | None
+    owner: str | None
+
+
+def begun(session: Session, binding: Binding) -> Begun:
+    values = dict(dict.items(session))  # not dict.copy: a subclass is copied key by key
+    return Begun(binding.token, values, binding.plain, binding.rotation, binding.owner)
 
 
 def keep_untold(binding: Binding, done: Committed) -> None:
@@ -93,6 +109,11 @@ def _size(fields: Mapping[str, bytes]) -> int:
     return len("".join(fields)) + sum(map(len, fields.values()))
 
 
+def _is_other(session: Session, values: dict[str, Any]) -> bool:
+    """Was a key assigned or removed since it held `values`?"""
+    return [*dict.keys(session)] != [*values] or any(map(is_not, dict.values(session), values.values()))
+
+
 def changed(record: Record, change: Change) -> Record:
     """The record as this request knows it after `change`; other requests' changes are not in it, and need not be."""
     fields = {**record.fields, **change.put}
@@ -109,12 +130,18 @@ def changed(record: Record, change: Change) -> Record:
     )
 
 
-def rebase(session: Session, binding: Binding, token: Token | None, record: Record, plain: Mapping[str, bytes]) -> None:
+def rebase(
+    session: Session, binding: Binding, token: Token | None, record: Record, plain: Mapping[str, bytes], begun: Begun
+) -> None:
+    """What was written is what was loaded, from now on. What came since the commit had `begun` is left to the next."""
     binding.token, binding.record, binding.plain = token, record, plain
     binding.plural = len(record.fields) - len(plain) > 1
     binding.standing = token is not None and stands(record.fields.get(token.proof, b""))
-    binding.values = dict(dict.items(session))  # not dict.copy: a subclass is copied key by key
-    binding.rotation = binding.owner = None
-    binding.changed, binding.joining = False, ""
+    binding.values, binding.joining = begun.values, ""
+    if binding.rotation == begun.rotation:
+        binding.rotation = None
+    if binding.owner == begun.owner:
+        binding.owner = None
+    binding.changed = bool(binding.rotation) or binding.owner is not None or _is_other(session, begun.values)
     if binding.undecodable:
         binding.undecodable -= binding.values.keys()

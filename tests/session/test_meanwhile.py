@@ -1,0 +1,134 @@
+"""Tasks of one request: while one waits for the store, another goes on with the session. Nothing of that is lost."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+from session.visits import Browser
+from unsticky.scalars import Duration, StoreURL
+from unsticky.session.commit import Cookie, save
+from unsticky.session.operations import Steps
+from unsticky.session.options import SessionOptions
+from unsticky.session.session import Session
+from unsticky.session.token import Token
+from unsticky.sessions import Sessions
+from unsticky.testing import FakeClock
+
+Meanwhile = Callable[[Session], object]
+
+
+@pytest.fixture
+def browser() -> Browser:
+    options = SessionOptions(store=StoreURL("memory://"), idle_timeout=Duration(1000))
+    return Browser(Sessions(options, clock=FakeClock()))
+
+
+def saved(session: Session, browser: Browser, meanwhile: Meanwhile) -> None:
+    """One task has `session` written; another one does `meanwhile` before the store's last answer is there."""
+    store, steps = browser.sessions.access.store, save(session)
+    answer = next(steps).ask(store)
+    meanwhile(session)
+    with suppress(StopIteration):
+        while True:
+            answer = steps.send(answer).ask(store)
+
+
+def swap(session: Session) -> None:
+    session["a"], session["b"] = session.pop("b"), session.pop("a")
+
+
+CHANGES: list[tuple[Meanwhile, dict[str, Any]]] = [
+    (lambda session: session.update(c=3), {"a": 1, "b": [2], "c": 3}),
+    (lambda session: session.update(c=[3]), {"a": 1, "b": [2], "c": [3]}),
+    (lambda session: session.update(a=5), {"a": 5, "b": [2]}),
+    (lambda session: session.pop("a"), {"b": [2]}),
+    (lambda session: session["b"].append(3), {"a": 1, "b": [2, 3]}),
+    (swap, {"b": 1, "a": [2]}),
+    (lambda session: session.clear(), {}),
+    (lambda session: (session.clear(), session.update(d=4)), {"d": 4}),
+]
+
+
+@pytest.mark.parametrize("begins", [True, False])
+@pytest.mark.parametrize(("meanwhile", "left"), CHANGES)
+def test_what_is_changed_while_a_save_is_under_way(
+    browser: Browser, begins: bool, meanwhile: Meanwhile, left: dict[str, Any]
+) -> None:
+    """It is written by the next commit, as if it had come after the save."""
+    if not begins:
+        with browser.visit() as session:
+            session["b"] = [1]
+    before = browser.token
+    session = browser.arrive()
+    session.update(a=1, b=[2])
+    saved(session, browser, meanwhile)
+    browser.leave(session)
+    assert (browser.token is None) is (not left)
+    assert dict(browser.arrive()) == left
+    if before is not None and "a" not in left and "b" not in left:
+        assert dict(Browser(browser.sessions, before).arrive()) == {}
+
+
+@pytest.mark.parametrize("begins", [True, False])
+def test_a_login_while_a_save_is_under_way(browser: Browser, begins: bool) -> None:
+    """The session has its owner, and who knew the token of before the login has no part in it."""
+    if not begins:
+        with browser.visit() as session:
+            session["a"] = 1
+    before = browser.token
+    session = browser.arrive()
+    session["a"] = 2
+    saved(session, browser, lambda session: setattr(session, "owner", "ann"))
+    assert session.owner == "ann"
+    browser.leave(session)
+    assert browser.arrive().owner == "ann"
+    assert [one.id for one in browser.sessions.list("ann")] == [session.id]
+    if before is not None:
+        assert dict(Browser(browser.sessions, before).arrive()) == {}
+
+
+def test_a_rotation_while_a_save_is_under_way(browser: Browser) -> None:
+    """It is done by the next commit."""
+    with browser.visit() as session:
+        session["a"] = 1
+    session = browser.arrive()
+    session["a"] = 2
+    saved(session, browser, lambda session: session.rotate())
+    browser.leave(session)
+    assert isinstance(browser.last.cookie, Token)
+    assert dict(browser.arrive()) == {"a": 2}
+
+
+def test_two_tasks_that_save_a_new_session_at_once_begin_one(browser: Browser) -> None:
+    """Else there were a second one that nobody has the token of, in the owner's list for as long as it lives."""
+    session = browser.arrive()
+    session.owner = "ann"
+    session["a"] = 1
+    store, first, second = browser.sessions.access.store, save(session), save(session)
+    waiting: deque[tuple[Steps[None], Any]] = deque([(first, None), (second, None)])
+    while waiting:
+        steps, answer = waiting.popleft()
+        with suppress(StopIteration):
+            waiting.append((steps, steps.send(answer).ask(store)))
+    session["b"] = 2
+    browser.leave(session)
+    assert dict(browser.arrive()) == {"a": 1, "b": 2}
+    assert [one.id for one in browser.sessions.list("ann")] == [session.id]
+
+
+def test_a_session_that_is_left_as_saved_is_settled(browser: Browser) -> None:
+    """The commit after a save costs nothing."""
+    with browser.visit() as session:
+        session["a"] = 1
+    session = browser.arrive()
+    session["a"] = 2
+    saved(session, browser, lambda session: session.get("a"))
+    assert browser.leave(session).cookie is Cookie.KEEP
+    binding = session.opened()
+    assert binding is not None
+    assert not binding.changed
