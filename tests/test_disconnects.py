@@ -195,6 +195,24 @@ def test_after_the_response(repeats: bool, one: Upstream) -> None:
     assert statuses == [200, 200]
 
 
+def test_a_response_that_is_complete_as_the_listener_begins(repeats: bool) -> None:
+    """It is cancelled before its first step, and the app's own receive does not wait for it."""
+
+    async def main() -> None:
+        server = Server(repeats=repeats)
+        client = AsgiClient(server.receive)
+        with patch.object(disconnects, "PATIENCE", 0.0):
+            call = asyncio.ensure_future(client.while_there(asyncio.sleep(60), ClientDisconnected))
+            await asyncio.sleep(0)
+        asyncio.get_running_loop().call_later(0, client.end)  # in one turn of the loop with the listener's beginning
+        await asyncio.sleep(0.01)
+        server.queue.put_nowait(GONE)
+        assert await asyncio.wait_for(client.receive(), 5) == GONE
+        call.cancel()
+
+    asyncio.run(main())
+
+
 @pytest.mark.parametrize("off", ["setting", "call"])
 def test_where_it_is_not_wanted(off: str, one: Upstream) -> None:
     """By the settings, or for one call."""

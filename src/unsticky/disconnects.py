@@ -106,6 +106,7 @@ class AsgiClient:
         if not (self._over or self.gone or self._receiving or self._listener or in_the_body) and self._calls:
             self._arrived = self._arrived or asyncio.Event()
             self._listener = asyncio.ensure_future(self._hear())
+            self._listener.add_done_callback(self._heard)
 
     async def _hear(self) -> None:
         """Up to the client's leaving, or to a part of the body after which there are more: those are the app's."""
@@ -120,7 +121,9 @@ class AsgiClient:
                     return
         except Exception:  # the app will meet it in its own receive
             pass
-        finally:
-            self._listener = None
-            if self._arrived is not None:
-                self._arrived.set()
+
+    def _heard(self, _: object) -> None:
+        """Nobody listens any more. A callback: a task that is cancelled before it has begun runs no `finally`."""
+        self._listener = None
+        if self._arrived is not None:
+            self._arrived.set()
