@@ -124,7 +124,7 @@ def test_dripping_headers_end_in_time(library: str, loop: str) -> None:
     hold = worker.hold()
     server = worker.submit(serve()).result(5)
     port = server.sockets[0].getsockname()[1]
-    with pools_over(library, [f"http://127.0.0.1:{port}"], timeout="100ms") as pools:
+    with pools_over(library, [f"http://127.0.0.1:{port}"], timeout="500ms") as pools:
         run(loop, main)
     worker.call_soon(server.close)
     hold.release()
