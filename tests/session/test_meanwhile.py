@@ -121,6 +121,51 @@ def test_two_tasks_that_save_a_new_session_at_once_begin_one(browser: Browser) -
     assert [one.id for one in browser.sessions.list("ann")] == [session.id]
 
 
+def test_saves_of_two_tasks_overlap(browser: Browser) -> None:
+    """Each knows what the other has written: what one has put, and the other took away meanwhile, goes."""
+    with browser.visit() as session:
+        session["a"] = 1
+    session, store = browser.arrive(), browser.sessions.access.store
+    session.update(b=2, c=2)
+    first = save(session)
+    asked = next(first)
+    session.pop("b")
+    session.update(a=2, c=3)
+    second = save(session)
+    then = next(second)
+    session["d"] = 4
+    for steps, answer in ((first, asked.ask(store)), (second, then.ask(store))):
+        with pytest.raises(StopIteration):
+            steps.send(answer)
+    browser.leave(session)
+    assert dict(browser.arrive()) == {"a": 2, "c": 3, "d": 4}
+
+
+def test_a_logout_while_a_transaction_is_written(browser: Browser) -> None:
+    """It counts, and the transaction is no part of what comes after it."""
+    with browser.visit() as session:
+        session["stock"] = 1
+    session, store = browser.arrive(), browser.sessions.access.store
+    transaction = iter(session.transaction())
+    next(transaction)["stock"] = 0
+    run = browser.sessions.access.run
+
+    def ended(steps: Steps[Any]) -> Any:
+        answer = next(steps).ask(store)
+        session.clear()
+        with pytest.raises(StopIteration) as end:
+            steps.send(answer)
+        return end.value.value
+
+    browser.sessions.access.run = ended  # type: ignore[method-assign]
+    with pytest.raises(StopIteration):
+        next(transaction)
+    browser.sessions.access.run = run  # type: ignore[method-assign]
+    browser.leave(session)
+    assert browser.last.cookie is Cookie.DELETE
+    assert browser.token is None
+
+
 def test_a_session_that_is_left_as_saved_is_settled(browser: Browser) -> None:
     """The commit after a save costs nothing."""
     with browser.visit() as session:

@@ -33,7 +33,7 @@ def begin(session: Session, binding: Binding) -> Steps[Committed]:
     if empty:
         binding.old_ended = old is not None
         return UNUSED if old is None else Committed(Cookie.DELETE, took_over=True)
-    start = begun(session, binding)
+    start = begun(session, binding, dict.keys(session))
     created = yield from _created(session, binding)
     if created is None:
         return (yield from update(session, binding))
@@ -86,7 +86,7 @@ def _take_over(session: Session, binding: Binding, old: OldSession) -> Steps[Com
 
     First the session, then the mark that it was taken over: a crash between the two logs nobody out.
     """
-    fields, start = _encoded_all(session, binding), begun(session, binding)
+    fields, start = _encoded_all(session, binding), begun(session, binding, dict.keys(session))
     token = Token.new(binding.random_bytes, old.handle)
     record = _new_record(binding, token, fields)
     if not (yield Create(token.key, record)):

@@ -268,6 +268,11 @@ class Binding:
             return False
         return self.token is not None or self.inbound.old_session() is not None
 
+    def holds(self, token: Token | None) -> bool:
+        """Is this still the session of `token`? Another task of the request may have ended it."""
+        mine = self.token
+        return self.record is not None and mine is not None and token is not None and mine.key == token.key
+
     def current_token(self) -> Token:
         """The token that this session has, or will have when it is written."""
         token = self.token

@@ -140,6 +140,8 @@ def _written(
         expect={**{name: record.fields[name] for name in draft.plain}, **dict.fromkeys(absent, None)},
     )
     applied = yield Update(token.key, change)
+    if not binding.holds(token):
+        return True  # as if the body had ended it
     if applied is Applied.GONE:
         binding.begin_anew()
         session.show({})
@@ -161,7 +163,7 @@ def _adopt(session: Session, binding: Binding, draft: Draft, change: Change, fie
     session.show({**saved, **draft})
     session._lent = True  # the body may still hold what is in the draft
     token = binding.current_token()
-    rebase(session, binding, token, changed(record, change), plain, begun(session, binding))
+    rebase(session, binding, token, changed(record, change), plain, begun(session, binding, dict.keys(session)))
     binding.rotation, binding.owner = rotation, owner
     binding.changed = bool(mine or gone or rotation or owner is not None)
     for name in gone:

@@ -108,7 +108,7 @@ def _planned(session: Session, binding: Binding) -> _Planned | Committed:
     )
     if change.delete_if_only is None:
         change.after = changed(record, change)
-    return change, fields, rotated, begun(session, binding)
+    return change, fields, rotated, begun(session, binding, fields)
 
 
 def _rotation(binding: Binding, record: Record, token: Token, now: float) -> tuple[Token | None, bool]:
@@ -218,11 +218,9 @@ def _without(record: Record, proof: str) -> Record:
 
 def _settle(session: Session, binding: Binding, planned: _Planned, applied: Applied) -> Committed:
     change, fields, rotated, start = planned
-    record, joins = change.base, bool(binding.joining)
-    assert record is not None
-    assert start.token is not None
-    if binding.token is None or binding.token.key != start.token.key:  # another task has ended it meanwhile
-        return Committed(Cookie.DELETE) if binding.record is None else _KEPT
+    record, joins = binding.record, bool(binding.joining)
+    if record is None or not binding.holds(start.token):  # another task has ended it meanwhile
+        return Committed(Cookie.DELETE) if record is None else _KEPT
     if applied is not APPLIED:
         if applied is Applied.EMPTIED:
             binding.tell(SessionEvent("ended", binding.current_token().key, record.owner))
@@ -232,8 +230,10 @@ def _settle(session: Session, binding: Binding, planned: _Planned, applied: Appl
         binding.begin_anew()
         dict.clear(session)
         return Committed(Cookie.KEEP, lost=bool(change.put or change.drop))
-    after = change.after or changed(record, change)
-    plain = {**start.plain, **fields}
+    after = change.after
+    if after is None or record is not change.base:  # or another task has written it meanwhile
+        after = changed(record, change)
+    plain = {**binding.plain, **fields}
     for name in change.drop:
         plain.pop(name, None)
     rebase(session, binding, rotated or binding.token, after, plain, start)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import Enum
 from operator import is_not
 from typing import Any, NamedTuple
@@ -45,15 +45,14 @@ class Begun(NamedTuple):
     """What a commit began with. While it waits for the store, other tasks of its request may go on."""
 
     token: Token | None
-    values: dict[str, Any]
-    plain: Mapping[str, bytes]
+    values: dict[str, Any]  # those that it writes
     rotation: str | None
     owner: str | None
 
 
-def begun(session: Session, binding: Binding) -> Begun:
-    values = dict(dict.items(session))  # not dict.copy: a subclass is copied key by key
-    return Begun(binding.token, values, binding.plain, binding.rotation, binding.owner)
+def begun(session: Session, binding: Binding, written: Iterable[str]) -> Begun:
+    values = {name: dict.__getitem__(session, name) for name in written}
+    return Begun(binding.token, values, binding.rotation, binding.owner)
 
 
 def keep_untold(binding: Binding, done: Committed) -> None:
@@ -133,15 +132,21 @@ def changed(record: Record, change: Change) -> Record:
 def rebase(
     session: Session, binding: Binding, token: Token | None, record: Record, plain: Mapping[str, bytes], begun: Begun
 ) -> None:
-    """What was written is what was loaded, from now on. What came since the commit had `begun` is left to the next."""
-    binding.token, binding.record, binding.plain = token, record, plain
+    """What was written is what was loaded, from now on. What came since the commit had `begun` is left to the next.
+
+    `plain`: with what other commits of this request have written meanwhile.
+    """
+    values = {**binding.values, **begun.values}
+    for name in values.keys() - plain.keys():
+        del values[name]
+    binding.token, binding.record, binding.plain, binding.values = token, record, plain, values
     binding.plural = len(record.fields) - len(plain) > 1
     binding.standing = token is not None and stands(record.fields.get(token.proof, b""))
-    binding.values, binding.joining = begun.values, ""
+    binding.joining = ""
     if binding.rotation == begun.rotation:
         binding.rotation = None
     if binding.owner == begun.owner:
         binding.owner = None
-    binding.changed = bool(binding.rotation) or binding.owner is not None or _is_other(session, begun.values)
+    binding.changed = bool(binding.rotation) or binding.owner is not None or _is_other(session, values)
     if binding.undecodable:
-        binding.undecodable -= binding.values.keys()
+        binding.undecodable -= values.keys()
