@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from functools import cached_property
@@ -10,6 +11,7 @@ from uuid import uuid4
 
 from .clock import Clock
 from .errors import DamagedRecord, SessionUnavailable, StoreError
+from .session.binding import Binding
 from .session.breaker import Breaker
 from .session.operations import Steps
 from .session.options import SessionOptions
@@ -118,8 +120,16 @@ class StoreAccess:
         except StoreError as error:
             raise SessionUnavailable() from error
 
-    async def run_async(self, steps: Steps[T]) -> T:
-        """As `run`, on an event loop."""
+    async def run_async(self, steps: Steps[T], binding: Binding | None = None) -> T:
+        """As `run`, on an event loop; those of one `binding` one after the other."""
+        if binding is None:
+            return await self._run_async(steps)
+        if binding.turn is None:
+            binding.turn = asyncio.Lock()
+        async with binding.turn:
+            return await self._run_async(steps)
+
+    async def _run_async(self, steps: Steps[T]) -> T:
         breaker = self._breaker
         try:
             operation = next(steps)

@@ -76,8 +76,8 @@ class _HttpDriver:
         except errors.SessionError as error:
             raise as_http(error) from error
 
-    async def run_async(self, steps: Steps[T]) -> T:
-        return await self._driver.run_async(steps)
+    async def run_async(self, steps: Steps[T], binding: Binding | None = None) -> T:
+        return await self._driver.run_async(steps, binding)
 
 
 class FlaskSession(ThreadSession, flask.sessions.SessionMixin):  # type: ignore[override]

@@ -156,7 +156,7 @@ class Sessions:
     async def write_async(self, session: Session) -> Committed:
         """As `commit_async`, of one that is not settled."""
         started = perf_counter()
-        return self._reported(session, await self.access.run_async(commit(session)), started)
+        return self._reported(session, await self.access.run_async(commit(session), session.opened()), started)
 
     def commit_late(self, session: Session) -> None:
         """Write what was changed after the headers were sent. An outage is logged: nobody can be told any more."""

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
-from session.visits import Browser
+from session.visits import Asked, Browser
+from support.valkey import valkey as valkey
 from unsticky.scalars import Duration, StoreURL
-from unsticky.session.commit import Cookie, save
+from unsticky.session.commit import Cookie, commit, save
 from unsticky.session.operations import Steps
 from unsticky.session.options import SessionOptions
 from unsticky.session.session import Session
 from unsticky.session.token import Token
+from unsticky.session.verbs import LoopSession
 from unsticky.sessions import Sessions
 from unsticky.testing import FakeClock
+
+T = TypeVar("T")
 
 Meanwhile = Callable[[Session], object]
 
@@ -28,14 +33,21 @@ def browser() -> Browser:
     return Browser(Sessions(options, clock=FakeClock()))
 
 
-def saved(session: Session, browser: Browser, meanwhile: Meanwhile) -> None:
-    """One task has `session` written; another one does `meanwhile` before the store's last answer is there."""
-    store, steps = browser.sessions.access.store, save(session)
+def written(steps: Steps[T], session: Session, browser: Browser, meanwhile: Meanwhile) -> T:
+    """One task has `session` written; another one does `meanwhile` before the store's first answer is there."""
+    store = browser.sessions.access.store
     answer = next(steps).ask(store)
     meanwhile(session)
-    with suppress(StopIteration):
+    try:
         while True:
             answer = steps.send(answer).ask(store)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+
+
+def log_in(session: Session) -> None:
+    session.owner = "ann"
 
 
 def swap(session: Session) -> None:
@@ -66,7 +78,7 @@ def test_what_is_changed_while_a_save_is_under_way(
     before = browser.token
     session = browser.arrive()
     session.update(a=1, b=[2])
-    saved(session, browser, meanwhile)
+    written(save(session), session, browser, meanwhile)
     browser.leave(session)
     assert (browser.token is None) is (not left)
     assert dict(browser.arrive()) == left
@@ -83,7 +95,7 @@ def test_a_login_while_a_save_is_under_way(browser: Browser, begins: bool) -> No
     before = browser.token
     session = browser.arrive()
     session["a"] = 2
-    saved(session, browser, lambda session: setattr(session, "owner", "ann"))
+    written(save(session), session, browser, log_in)
     assert session.owner == "ann"
     browser.leave(session)
     assert browser.arrive().owner == "ann"
@@ -92,13 +104,74 @@ def test_a_login_while_a_save_is_under_way(browser: Browser, begins: bool) -> No
         assert dict(Browser(browser.sessions, before).arrive()) == {}
 
 
+@pytest.mark.parametrize("begins", [True, False])
+def test_a_login_while_the_response_waits_for_its_commit(browser: Browser, begins: bool) -> None:
+    """After the headers no token could be sent: it is in this commit, and the client has the token that stands."""
+    if not begins:
+        with browser.visit() as session:
+            session["a"] = 1
+    session = browser.arrive()
+    session["a"] = 2
+    token = written(commit(session), session, browser, log_in).cookie
+    session.seal()
+    assert isinstance(token, Token)
+    with Browser(browser.sessions, token).visit() as session:
+        assert session.owner == "ann"
+        assert session["a"] == 2
+
+
+def test_a_logout_while_a_login_is_under_way(browser: Browser) -> None:
+    """Nothing is left of the login, and what comes after the logout is nobody's."""
+    session = browser.arrive()
+    session.owner = "ann"
+    after = written(commit(session), session, browser, lambda session: (session.clear(), session.update(a=1)))
+    session.seal()
+    assert browser.sessions.list("ann") == []
+    assert isinstance(after.cookie, Token)
+    with Browser(browser.sessions, after.cookie).visit() as session:
+        assert session.owner is None
+        assert session == {"a": 1}
+
+
+@pytest.mark.parametrize("store", ["memory", "valkey"])
+def test_tasks_that_save_and_log_in_at_once(store: str, request: pytest.FixtureRequest) -> None:
+    """On an event loop they take turns: a strict rotation of one does not shut the others out."""
+    url = "memory://" if store == "memory" else request.getfixturevalue("valkey").url
+    sessions = Sessions(SessionOptions(store=StoreURL(url), store_timeout=Duration(5)))
+
+    async def task(session: LoopSession, name: str) -> None:
+        session[name] = 1
+        await session.save()
+        session[name] = 2
+        if name == "a":
+            session.owner = "ann"
+        await session.save()
+
+    async def main() -> None:
+        session = await sessions.bind_loaded(Asked(), LoopSession)
+        session["begun"] = True
+        token = (await sessions.commit_async(session)).cookie
+        assert isinstance(token, Token)
+        session = await sessions.bind_loaded(Asked(token), LoopSession)
+        assert session["begun"]
+        await asyncio.gather(*(task(session, name) for name in "abcd"))
+        token = (await sessions.commit_async(session)).cookie
+        assert isinstance(token, Token)
+        session = await sessions.bind_loaded(Asked(token), LoopSession)
+        assert session == {"begun": True, **dict.fromkeys("abcd", 2)}
+        assert session.owner == "ann"
+        await sessions.aclose()
+
+    asyncio.run(main())
+
+
 def test_a_rotation_while_a_save_is_under_way(browser: Browser) -> None:
     """It is done by the next commit."""
     with browser.visit() as session:
         session["a"] = 1
     session = browser.arrive()
     session["a"] = 2
-    saved(session, browser, lambda session: session.rotate())
+    written(save(session), session, browser, lambda session: session.rotate())
     browser.leave(session)
     assert isinstance(browser.last.cookie, Token)
     assert dict(browser.arrive()) == {"a": 2}
@@ -172,7 +245,7 @@ def test_a_session_that_is_left_as_saved_is_settled(browser: Browser) -> None:
         session["a"] = 1
     session = browser.arrive()
     session["a"] = 2
-    saved(session, browser, lambda session: session.get("a"))
+    written(save(session), session, browser, lambda session: session.get("a"))
     assert browser.leave(session).cookie is Cookie.KEEP
     binding = session.opened()
     assert binding is not None

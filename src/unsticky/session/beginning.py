@@ -38,6 +38,9 @@ def begin(session: Session, binding: Binding) -> Steps[Committed]:
     if created is None:
         return (yield from update(session, binding))
     token, record, fields = created
+    if binding.token is not token:  # another task has ended it meanwhile
+        binding.ended += ((token.key, record.owner),)
+        return UNUSED
     rebase(session, binding, token, record, fields, start)
     binding.old_ended = old is not None
     binding.tell(SessionEvent("created", token.key, record.owner))
@@ -94,6 +97,8 @@ def _take_over(session: Session, binding: Binding, old: OldSession) -> Steps[Com
     if token.proof not in (yield from marked(binding, old, [token.proof])):
         yield Delete(token.key)  # it was taken over before, and what it became has ended
         return _shut_out(session, binding)
+    if binding.old_ended:  # by another task, meanwhile
+        return UNUSED
     binding.old = None
     rebase(session, binding, token, record, fields, start)
     binding.tell(SessionEvent("created", token.key, record.owner))

@@ -51,6 +51,7 @@ class Binding:
         "standing",
         "terms",
         "token",
+        "turn",
         "unavailable",
         "undecodable",
         "untold",
@@ -96,6 +97,7 @@ class Binding:
         self.joining = ""
         self.unavailable: SessionUnavailable | None = None
         self.closed = False  # the response's headers are sent
+        self.turn: Any = None  # a lock, which a task that writes on an event loop holds
         self.untold: Any = None  # what an early commit has for the client, once the headers go out
 
     def tell(self, event: SessionEvent) -> None:

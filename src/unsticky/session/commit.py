@@ -37,9 +37,21 @@ def commit(session: Session) -> Steps[Committed]:
     if binding.ended or binding.old_ended:
         # After the new one is there: a crash between the two must not leave the client with neither.
         yield from _end(binding)
+    if _is_asked_for_more(session, binding):
+        keep_untold(binding, done)
+        return (yield from commit(session))
     if binding.untold is not None:
         done, binding.untold = with_untold(done, binding.untold), None
     return done
+
+
+def _is_asked_for_more(session: Session, binding: Binding) -> bool:
+    """Has another task logged in, rotated or begun anew meanwhile? After the headers nobody can be told of that."""
+    if binding.closed:
+        return False
+    if binding.record is None:
+        return bool(dict.__len__(session) or binding.owner)
+    return binding.rotation is not None or binding.owner is not None
 
 
 def is_settled(session: Session) -> bool:

@@ -22,7 +22,9 @@ class Driver(Protocol):
 
     def run(self, steps: Steps[T]) -> T: ...
 
-    async def run_async(self, steps: Steps[T]) -> T: ...
+    async def run_async(self, steps: Steps[T], binding: Binding | None = None) -> T:
+        """Those of one `binding` one after the other: tasks that write at once would shut each other out."""
+        ...
 
 
 class LazyDict(dict[str, Any]):

@@ -73,10 +73,11 @@ class Transaction:
         raise SessionConflict(_OVERTAKEN)
 
     async def __aiter__(self) -> AsyncIterator[dict[str, Any]]:
+        binding = self._session.opened()
         for attempt in range(TRIES):
-            draft = await self._driver.run_async(_begin(self._session, first=attempt == 0))
+            draft = await self._driver.run_async(_begin(self._session, first=attempt == 0), binding)
             yield draft
-            if await self._driver.run_async(_end(self._session, draft)):
+            if await self._driver.run_async(_end(self._session, draft), binding):
                 return
         raise SessionConflict(_OVERTAKEN)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TypeVar
 
+from .binding import Binding
 from .commit import reload, save
 from .operations import Steps
 from .session import Driver, Session
@@ -57,12 +58,12 @@ class LoopSession(Session):
         Raises SessionConflict if the session ended elsewhere, SessionUnavailable, SessionValueError.
         """
         if self.used:
-            await _driver(self).run_async(save(self))
+            await _driver(self).run_async(save(self), self.opened())
 
     async def reload(self) -> None:
         """Show what is stored now; what was not saved is dropped. Raises SessionUnavailable."""
         await self.load()
-        await _driver(self).run_async(reload(self))
+        await _driver(self).run_async(reload(self), self.opened())
 
     def transaction(self) -> Transaction:
         """Read, compute and write as one step. Raises SessionConflict when it is overtaken again and again.
@@ -83,7 +84,7 @@ class _NoDriver:
             return stop.value  # type: ignore[no-any-return]
         raise AssertionError("a session without a request asked the store")
 
-    async def run_async(self, steps: Steps[T]) -> T:
+    async def run_async(self, steps: Steps[T], binding: Binding | None = None) -> T:
         return self.run(steps)
 
 
