@@ -130,6 +130,15 @@ def test_a_session_that_stops_being_permanent_is_told_at_once(host: str, file: s
         assert lasts(client.get("/permanent/yes")) is True
 
 
+@every_host
+def test_it_is_told_though_the_app_has_saved_it_before(host: str, file: str) -> None:
+    """The cookie goes out with the headers, whoever wrote the session."""
+    with serving(host, {"store": file}) as client:
+        client.get("/write/a")
+        assert lasts(client.get("/permanent/no/saved")) is False
+        assert lasts(client.get("/permanent/yes/saved")) is True
+
+
 # The header -----------------------------------------------------------------------------------------------------------
 
 

@@ -13,7 +13,7 @@ import pytest
 from session.visits import Asked, Browser
 from support.valkey import valkey as valkey
 from unsticky.scalars import Duration, StoreURL
-from unsticky.session.commit import Cookie, commit, save
+from unsticky.session.commit import Cookie, commit, is_settled, save
 from unsticky.session.operations import Steps
 from unsticky.session.options import SessionOptions
 from unsticky.session.session import Session
@@ -240,12 +240,14 @@ def test_a_logout_while_a_transaction_is_written(browser: Browser) -> None:
 
 
 def test_a_session_that_is_left_as_saved_is_settled(browser: Browser) -> None:
-    """The commit after a save costs nothing."""
+    """The commit after a save costs nothing, and the client is told of a write once."""
     with browser.visit() as session:
         session["a"] = 1
     session = browser.arrive()
     session["a"] = 2
     written(save(session), session, browser, lambda session: session.get("a"))
+    assert browser.leave(session).cookie is Cookie.REFRESH
+    assert is_settled(session)
     assert browser.leave(session).cookie is Cookie.KEEP
     binding = session.opened()
     assert binding is not None

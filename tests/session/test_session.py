@@ -26,7 +26,7 @@ from unsticky.errors import (
 )
 from unsticky.scalars import Duration, Secret, StoreURL
 from unsticky.session.breaker import Breaker
-from unsticky.session.commit import Cookie
+from unsticky.session.commit import Committed, Cookie
 from unsticky.session.options import SessionOptions
 from unsticky.session.session import Session
 from unsticky.session.store import Change
@@ -816,6 +816,28 @@ def test_a_saved_rotation_is_told_once(browser: Browser) -> None:
     assert isinstance(browser.last.cookie, Token)
     with browser.visit() as session:
         assert dict(session) == {"a": 1, "b": 1}
+
+
+@pytest.mark.parametrize("verb", ["save", "transaction"])
+def test_a_saved_touch_is_told(browser: Browser, clock: FakeClock, verb: str) -> None:
+    """Else the cookie of an app that saves at each request would end while its session lives."""
+    with browser.visit() as session:
+        session["a"] = 1
+    clock.advance(500)
+    session = browser.arrive()
+    session["b"] = 1
+    if verb == "save":
+        session.save()
+    for draft in session.transaction() if verb == "transaction" else ():
+        draft["c"] = 1
+    browser.leave(session)
+    assert browser.last == Committed(Cookie.REFRESH, browser.token)
+    with browser.visit() as session:
+        session["c"] = 2
+        session.save()
+        session.clear()
+        session.save()
+    assert browser.last.cookie is Cookie.DELETE
 
 
 def test_a_damaged_record_is_no_session(browser: Browser, sessions: Sessions, caplog: pytest.LogCaptureFixture) -> None:

@@ -37,6 +37,9 @@ def act(session: Any, path: str) -> Any:
         case ["permanent", choice]:
             session.permanent = choice == "yes"
             session["a"] = 1
+        case ["permanent", choice, "saved"]:
+            session.permanent = choice == "yes"
+            return session.save()
         case ["login", user]:
             session.clear()
             session.owner = user

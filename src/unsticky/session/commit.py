@@ -90,7 +90,7 @@ def save(session: Session) -> Steps[None]:
         raise
     if done.lost:
         raise SessionConflict("The session ended elsewhere, so nothing was saved.")
-    if binding is not None and (isinstance(done.cookie, Token) or done.cookie is Cookie.DELETE):
+    if binding is not None and done.cookie is not Cookie.KEEP:
         keep_untold(binding, done)
 
 
