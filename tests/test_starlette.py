@@ -19,7 +19,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from support.valkey import Valkey, running, valkey  # noqa: F401 - a fixture
 from support.waiting import eventually
-from unsticky.errors import SessionHeadersSent, SettingsError
+from unsticky.errors import SessionHeadersSent, SessionUnavailable, SettingsError
 from unsticky.starlette import SessionMiddleware, UnstickyMiddleware
 
 
@@ -89,6 +89,12 @@ async def endless(websocket: WebSocket) -> None:
         await websocket.receive_text()
 
 
+async def out_of_store(websocket: WebSocket) -> None:
+    await websocket.accept()
+    websocket.session.clear()
+    raise SessionUnavailable()  # of `sessions.list_async`, say
+
+
 async def which(request: Request) -> Response:
     return PlainTextResponse(type(request.state.unsticky.client).__module__)
 
@@ -106,6 +112,7 @@ ROUTES = [
     WebSocketRoute("/socket", socket),
     WebSocketRoute("/refusing", refusing),
     WebSocketRoute("/endless", endless),
+    WebSocketRoute("/out-of-store", out_of_store),
 ]
 
 
@@ -205,6 +212,14 @@ def test_a_websocket_that_the_client_leaves_has_written(client: TestClient) -> N
     with pytest.raises(WebSocketDisconnect), client.websocket_connect("/endless"):
         pass
     assert client.get("/read").json() == {"user": 1, "talked": True}
+
+
+def test_a_logout_counts_even_if_the_store_fails_afterwards(client: TestClient) -> None:
+    """As with any other error: by the end of the connection it may be back."""
+    client.get("/write/user")
+    with pytest.raises(SessionUnavailable), client.websocket_connect("/out-of-store") as socket:
+        socket.receive_text()
+    assert client.get("/read").json() == {}
 
 
 @pytest.mark.parametrize("cookie", ["junk", "x" * 5000, "", f"{'h' * 22}.{'s' * 43}", '"', "a=b=c;;=;session"])

@@ -114,6 +114,7 @@ class WithSession:
             await self.app(scope, receive, exchange.send)
         except (SessionUnavailable, SessionLimitReached) as error:  # the second of `session.save()`
             if scope["type"] != "http" or exchange.started:
+                await exchange.finish_failed()
                 raise
             await exchange.answer_refused(error)
         except DeadlineExceeded:
