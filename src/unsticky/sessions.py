@@ -117,10 +117,10 @@ class Sessions:
 
     def opened(self, inbound: Inbound, terms: Terms) -> Binding:
         """What ties a session in a thread to its request; for hosts whose terms are not the same for all requests."""
-        return Binding(inbound, terms, self._load, self._now, self._random_bytes, self._note)
+        return Binding(inbound, terms, self._load, self._now, self._random_bytes, self._note, self._tell)
 
     def _opener(self, inbound: Inbound, loader: Loader | None) -> partial[Binding]:
-        return partial(Binding, inbound, self.terms, loader, self._now, self._random_bytes, self._note)
+        return partial(Binding, inbound, self.terms, loader, self._now, self._random_bytes, self._note, self._tell)
 
     def _load(self, key: str) -> Record | None:
         return self._told(self.access.load, key) if otel.is_traced() else self.access.load(key)
@@ -174,9 +174,8 @@ class Sessions:
 
     def _reported(self, session: Session, committed: Committed, started: float) -> Committed:
         binding = session.opened()
-        if binding is not None and binding.events:
-            events, binding.events = binding.events, ()
-            self._tell(events)
+        if binding is not None:
+            binding.announce()
         otel.session_committed(perf_counter() - started, "lost" if committed.lost else "committed")
         if committed.lost:
             log.info("A session ended elsewhere while a request was writing to it; that write was dropped.")

@@ -418,3 +418,23 @@ def test_events_say_what_became_of_sessions(clock: FakeClock, user: str, caplog:
     with Browser(sessions, Token(other.token.handle, "s" * 43)).visit() as session:  # type: ignore[union-attr]
         assert dict(session) == {}
     assert told == [("created", user), ("created", user), ("revoked", user), ("expired", user)]
+
+
+def test_what_was_saved_is_told_at_once(clock: FakeClock, user: str) -> None:
+    """A WebSocket's own commit may be hours away, and a request that fails after it saved has none."""
+    sessions = make(f"memory://{uuid4().hex}", clock)
+    told: list[str] = []
+    sessions.on_event(lambda event: told.append(event.kind))
+    browser = Browser(sessions)
+    session = browser.arrive()
+    session["a"] = 1
+    session.save()
+    assert told == ["created"]
+    session.owner = user
+    for draft in session.transaction():
+        draft["b"] = 1
+    assert told == ["created", "rotated"]
+    session.clear()
+    session.save()
+    browser.leave(session)
+    assert told == ["created", "rotated", "ended"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from ..errors import DamagedRecord, SessionNotLoaded, SessionUnavailable, StoreError
@@ -29,6 +29,7 @@ class Binding:
     """What ties a session object to its request: the token it came with, the record behind it, what was asked for."""
 
     __slots__ = (
+        "_announce",
         "_made",
         "_report",
         "changed",
@@ -66,15 +67,18 @@ class Binding:
         now: Callable[[], float],
         random_bytes: Callable[[int], bytes],
         report: Callable[[StoreError], object],
+        announce: Callable[[Sequence[SessionEvent]], object],
     ) -> None:
         """`loader`: asks the store at once. None where that takes waiting: then `loading` has to be driven first.
 
         `report`: is told of a record that the store gave, and that can't be read; only a log can say why.
+        `announce`: is told what became of the session.
         """
         self.inbound = inbound
         self.token = inbound.token()  # as presented; another one once the session begins anew
         self.random_bytes = random_bytes
         self._report = report
+        self._announce = announce
         self.terms = terms
         self.loader = loader
         self.now = now
@@ -103,6 +107,12 @@ class Binding:
     def tell(self, event: SessionEvent) -> None:
         """Once the commit is done."""
         self.events += (event,)
+
+    def announce(self) -> None:
+        """It is done."""
+        if self.events:
+            events, self.events = self.events, ()
+            self._announce(events)
 
     def let_go(self) -> None:
         """The request is over: nothing is asked of it any more."""

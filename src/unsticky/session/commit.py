@@ -88,6 +88,8 @@ def save(session: Session) -> Steps[None]:
         if binding is not None:
             _forget_changes(session, binding)
         raise
+    if binding is not None:
+        binding.announce()  # a WebSocket's own commit may be hours away, and an app that fails has none
     if done.lost:
         raise SessionConflict("The session ended elsewhere, so nothing was saved.")
     if binding is not None and done.cookie is not Cookie.KEEP:
