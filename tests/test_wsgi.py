@@ -14,6 +14,7 @@ import pytest
 
 from support.counting import CountingStore
 from unsticky.context import current
+from unsticky.errors import DeadlineExceeded, SessionLimitReached, SessionUnavailable
 from unsticky.wsgi import UnstickyMiddleware
 
 
@@ -208,6 +209,59 @@ def test_changes_after_start_response_are_written(tmp_path: Path) -> None:
     assert client.get("/logout")[2] == b"{'a': 1, 'late': 1}"
     assert client.get("/")[2] == b"{}"
     app.close()
+
+
+@pytest.mark.parametrize("value", [1, object()])
+def test_a_logout_counts_even_if_the_app_fails_afterwards(
+    tmp_path: Path, value: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once the headers are given, whatever else can't be kept."""
+
+    def failing(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        session = environ["unsticky.session"]
+        if environ["PATH_INFO"] == "/write":
+            session["a"] = 1
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        if environ["PATH_INFO"] == "/fail":
+            session.clear() if value == 1 else session.update(b=value)
+            raise RuntimeError("in the middle")
+        return [repr(dict(session)).encode()]
+
+    app, client = serve(tmp_path, failing)
+    client.get("/write")
+    with pytest.raises(RuntimeError):
+        client.get("/fail")
+    assert client.get("/")[2] == (b"{}" if value == 1 else b"{'a': 1}")
+    assert ("is lost: session['b']" in caplog.text) == (value != 1)
+    app.close()
+
+
+@pytest.mark.parametrize(
+    "error", [DeadlineExceeded("late", pool="catalog"), SessionUnavailable(), SessionLimitReached()]
+)
+@pytest.mark.parametrize("streams", [False, True])
+def test_an_answer_of_ours_keeps_the_cookie(tmp_path: Path, error: Exception, streams: bool) -> None:
+    """It was given out with the headers, and the session is in the store: as in an app's own error page."""
+
+    def failing(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        if environ["PATH_INFO"] == "/write":
+            environ["unsticky.session"]["a"] = 1
+            start_response("200 OK", [("Content-Type", "text/plain")])
+            if not streams:
+                raise error
+            return _raising(error)
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return [repr(dict(environ["unsticky.session"])).encode()]
+
+    app, client = serve(tmp_path, failing)
+    assert client.get("/write")[0] in ("504 Gateway Timeout", "503 Service Unavailable", "409 Conflict")
+    assert client.get("/")[2] == b"{'a': 1}"
+    app.close()
+
+
+def _raising(error: Exception) -> Iterator[bytes]:
+    yield from ()
+    raise error
 
 
 def test_a_servers_file_wrapper_may_be_a_function(app: UnstickyMiddleware) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import sys
 import weakref
 from collections.abc import Callable, Iterable, Iterator
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from . import settings as settings_module
 from .arrivals import LATE_BODY, Arrivals
-from .errors import DeadlineExceeded, SessionLimitReached, SessionUnavailable
+from .errors import DeadlineExceeded, SessionLimitReached, SessionUnavailable, SessionValueError
 from .load import Meter
 from .pools import Pools
 from .reporting import ReportingApp
@@ -26,6 +27,8 @@ from .wsgi_context import LATE, InContext, device_of, header_values, plain_heade
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+log = logging.getLogger("unsticky.session")
 
 
 class UnstickyMiddleware:
@@ -117,6 +120,9 @@ class _WithSession:
             return response.limit_reached()
         except DeadlineExceeded:
             return response.late()
+        except BaseException:
+            response.finish_failed()
+            raise
         return response.body(body, environ)
 
 
@@ -193,6 +199,13 @@ class _Response:
         if self._started and self._replaced is None:
             self._unsticky.sessions.commit_late(self._session)
 
+    def finish_failed(self) -> None:
+        """The same where the app ended with an error after `start_response`: a logout counts all the same."""
+        try:
+            self.finish()
+        except SessionValueError as error:
+            log.error("A change that was made to a session is lost: %s", error)
+
     def unavailable(self, error: SessionUnavailable) -> list[bytes]:
         self._answer_unavailable(error, sys.exc_info())
         return [UNAVAILABLE_BODY]
@@ -215,7 +228,8 @@ class _Response:
     def _answer(self, status: str, body: bytes, headers: Headers, exc_info: Any) -> None:
         self._replaced = body
         replaces = [exc_info] if exc_info and self._started else []
-        self._start_response(status, plain_headers(body, *headers), *replaces)
+        # What was committed stays: without its new token the client would be logged out.
+        self._start_response(status, plain_headers(body, *headers, *self._added), *replaces)
 
 
 def _ignore(data: bytes) -> None:
