@@ -139,6 +139,18 @@ def test_it_is_told_though_the_app_has_saved_it_before(host: str, file: str) -> 
         assert lasts(client.get("/permanent/yes/saved")) is True
 
 
+@every_host
+def test_a_login_that_was_saved_survives_an_answer_of_ours(host: str, file: str) -> None:
+    """The old token ended with it, so the 503 brings the new one."""
+    with serving(host, {"store": file}) as client:
+        before = client.get("/write/a").headers["set-cookie"]
+        failed = client.get("/fail/ann")
+        assert failed.status_code == 503
+        assert failed.headers["set-cookie"] != before
+        assert failed.headers["cache-control"] == "no-store"
+        assert client.get("/read").json() == {"a": 1}
+
+
 # The header -----------------------------------------------------------------------------------------------------------
 
 

@@ -285,6 +285,12 @@ class _Exchange(Inbound, RequestState):
                 headers.append((name.lower().encode("latin-1"), value.encode("latin-1")))
         return headers
 
+    def _with_saved(self, headers: ByteHeaders) -> ByteHeaders:
+        """With what the app has saved: without its new token the client would be logged out."""
+        session: Session | None = getattr(self, "session", None)  # none: it came too late to have one
+        untold = session._binding.untold if session is not None and session._binding is not None else None
+        return headers if untold is None else self._told(self._host.varied(headers), untold)
+
     def end(self) -> None:
         """The response is complete: outbound calls of background tasks are nobody's to wait for."""
         if self.arrival is not None:
@@ -323,7 +329,7 @@ class _Exchange(Inbound, RequestState):
             *headers,
             (b"cache-control", b"no-store"),
         ]
-        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+        await self._send({"type": "http.response.start", "status": status, "headers": self._with_saved(headers)})
         await self._send({"type": "http.response.body", "body": body})
 
 

@@ -15,6 +15,7 @@ from .errors import DeadlineExceeded, SessionLimitReached, SessionUnavailable, S
 from .load import Meter
 from .pools import Pools
 from .reporting import ReportingApp
+from .session.commit import Committed
 from .session.cookie import Header, Headers, carrier, token_header, with_session_headers
 from .session.inbound import Device, Inbound
 from .session.session import Session
@@ -154,12 +155,9 @@ class _Response:
         return self._start_response(status, headers, *([exc_info] if exc_info else []))
 
     def _commit(self) -> None:
-        unsticky = self._unsticky
-        committed = unsticky.sessions.commit(self._session)
+        committed = self._unsticky.sessions.commit(self._session)
         self._session.seal()
-        permanent = dict.get(self._session, "_permanent")
-        given = token_header(committed, unsticky.carrier, unsticky.sessions.signer, permanent)
-        self._added = [] if given is None else [given]
+        self._added = self._telling(committed)
 
     def body(self, body: Iterable[bytes], environ: WSGIEnvironment) -> Iterable[bytes]:
         """The app's body, unless 503 was answered; what a streamed one changes in the session is written too."""
@@ -228,8 +226,19 @@ class _Response:
     def _answer(self, status: str, body: bytes, headers: Headers, exc_info: Any) -> None:
         self._replaced = body
         replaces = [exc_info] if exc_info and self._started else []
-        # What was committed stays: without its new token the client would be logged out.
-        self._start_response(status, plain_headers(body, *headers, *self._added), *replaces)
+        # What was committed or saved stays: without its new token the client would be logged out.
+        added = self._added if self._started else self._saved()
+        self._start_response(status, plain_headers(body, *headers, *added), *replaces)
+
+    def _saved(self) -> list[Header]:
+        """What the app has saved, and the client has not been told of."""
+        binding = self._session._binding
+        return [] if binding is None or binding.untold is None else self._telling(binding.untold)
+
+    def _telling(self, committed: Committed) -> list[Header]:
+        unsticky, permanent = self._unsticky, dict.get(self._session, "_permanent")
+        given = token_header(committed, unsticky.carrier, unsticky.sessions.signer, permanent)
+        return [] if given is None else [given]
 
 
 def _ignore(data: bytes) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 from starlette.testclient import TestClient
 
+from unsticky.errors import SessionUnavailable
 from unsticky.flask import Unsticky
 from unsticky.starlette import UnstickyMiddleware
 from unsticky.wsgi import UnstickyMiddleware as WsgiMiddleware
@@ -47,11 +48,26 @@ def act(session: Any, path: str) -> Any:
         case ["save", user]:
             session.owner = user
             return session.save()
+        case ["fail", user]:
+            return _saved_and_failed(session, user)
         case ["big", size]:
             session["big"] = "x" * int(size)
         case _:
             pass
     return None
+
+
+def _saved_and_failed(session: Any, user: str) -> Any:
+    session.owner = user
+    waits = session.save()
+    if waits is None:
+        raise SessionUnavailable()
+    return _failed(waits)
+
+
+async def _failed(waits: Awaitable[None]) -> None:
+    await waits
+    raise SessionUnavailable()
 
 
 def flask_app(settings: dict[str, Any], **config: Any) -> Flask:
