@@ -124,8 +124,16 @@ class StoreAccess:
         """As `run`, on an event loop; those of one `binding` one after the other."""
         if binding is None:
             return await self._run_async(steps)
+        if binding.turn is None and not binding.written:  # most requests have one task that writes
+            binding.written = True
+            try:
+                return await self._run_async(steps)
+            finally:
+                binding.written = False
+                _pass_turn(binding)
         if binding.turn is None:
             binding.turn = asyncio.Lock()
+            await binding.turn.acquire()  # for the one that writes, who releases it: this does not wait
         async with binding.turn:
             return await self._run_async(steps)
 
@@ -177,3 +185,9 @@ class StoreAccess:
         log.error("The session store is not available: %s", error)
         if self._breaker is not None:
             self._breaker.failed(self._clock.monotonic())
+
+
+def _pass_turn(binding: Binding) -> None:
+    """To those that came while the first one wrote, if any did."""
+    if binding.turn is not None:
+        binding.turn.release()

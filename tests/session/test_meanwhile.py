@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import pytest
 
 from session.visits import Asked, Browser
+from support.valkey import Valkey
 from support.valkey import valkey as valkey
 from unsticky.scalars import Duration, StoreURL
 from unsticky.session.commit import Cookie, commit, is_settled, save
@@ -160,6 +161,37 @@ def test_tasks_that_save_and_log_in_at_once(store: str, request: pytest.FixtureR
         session = await sessions.bind_loaded(Asked(token), LoopSession)
         assert session == {"begun": True, **dict.fromkeys("abcd", 2)}
         assert session.owner == "ann"
+        await sessions.aclose()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("cancelled", [(0,), (1,), (0, 1), (1, 2), (0, 2)], ids=str)
+def test_tasks_that_are_cancelled_while_they_write_or_wait(valkey: Valkey, cancelled: tuple[int, ...]) -> None:
+    """The turn goes on to the next one, and what they had set is written by it, or by the commit."""
+    sessions = Sessions(SessionOptions(store=StoreURL(valkey.url), store_timeout=Duration(5)))
+
+    async def task(session: LoopSession, name: str) -> None:
+        session[name] = 1
+        await session.save()
+
+    async def main() -> None:
+        session = await sessions.bind_loaded(Asked(), LoopSession)
+        session["begun"] = True
+        token = (await sessions.commit_async(session)).cookie
+        assert isinstance(token, Token)
+        session = await sessions.bind_loaded(Asked(token), LoopSession)
+        assert session["begun"]
+        tasks = [asyncio.create_task(task(session, name)) for name in "abcd"]
+        await asyncio.sleep(0)  # one writes, the others wait for their turn
+        for place in cancelled:
+            tasks[place].cancel()
+        async with asyncio.timeout(5):
+            ends = await asyncio.gather(*tasks, return_exceptions=True)
+            assert [isinstance(end, asyncio.CancelledError) for end in ends] == [n in cancelled for n in range(4)]
+            await sessions.commit_async(session)
+        session = await sessions.bind_loaded(Asked(token), LoopSession)
+        assert session == {"begun": True, **dict.fromkeys("abcd", 1)}
         await sessions.aclose()
 
     asyncio.run(main())

@@ -57,6 +57,7 @@ class Binding:
         "undecodable",
         "untold",
         "values",
+        "written",
     )
 
     def __init__(
@@ -101,7 +102,8 @@ class Binding:
         self.joining = ""
         self.unavailable: SessionUnavailable | None = None
         self.closed = False  # the response's headers are sent
-        self.turn: Any = None  # a lock, which a task that writes on an event loop holds
+        self.written = False  # by a task, just now, on an event loop
+        self.turn: Any = None  # a lock, which those that write hold once two have come at the same time
         self.untold: Any = None  # what an early commit has for the client, once the headers go out
 
     def tell(self, event: SessionEvent) -> None:

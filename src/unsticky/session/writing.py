@@ -137,8 +137,8 @@ def rebase(
     `plain`: with what other commits of this request have written meanwhile.
     """
     values = {**binding.values, **begun.values}
-    for name in values.keys() - plain.keys():
-        del values[name]
+    if not values.keys() <= plain.keys():
+        values = {name: value for name, value in values.items() if name in plain}
     binding.token, binding.record, binding.plain, binding.values = token, record, plain, values
     binding.plural = len(record.fields) - len(plain) > 1
     binding.standing = token is not None and stands(record.fields.get(token.proof, b""))
