@@ -230,6 +230,26 @@ def test_a_commit_that_fails_is_503_whatever_the_view_answered(app: Flask, store
     assert "Set-Cookie" not in response.headers
 
 
+def test_a_login_that_was_saved_survives_a_commit_that_fails(app: Flask, store: CountingStore) -> None:
+    """Its old token ended with the save, so the 503 brings the new one."""
+
+    @app.get("/login")
+    def login() -> str:
+        session.owner = "ann"  # type: ignore[attr-defined]
+        session.save()  # type: ignore[attr-defined]
+        session["b"] = 1
+        store.away = True
+        return "in"
+
+    client = app.test_client()
+    client.get("/write/a")
+    before = client.get_cookie("session")
+    assert client.get("/login").status_code == 503
+    assert client.get_cookie("session") != before
+    store.away = False
+    assert client.get("/read").json == {"a": 1}
+
+
 def test_a_view_may_handle_the_outage_itself(app: Flask, store: CountingStore) -> None:
     """The exception is a SessionUnavailable of ours and an HTTPException of Werkzeug's."""
 

@@ -161,15 +161,23 @@ class SessionInterface(flask.sessions.SessionInterface):
         except errors.SessionUnavailable as error:
             answer(response, 503, UNAVAILABLE_BODY)
             response.headers["Retry-After"] = str(error.retry_after)
+            self._tell_saved(app, session, response)
             return False
         except errors.SessionLimitReached:
             answer(response, 409, LIMIT_BODY)
+            self._tell_saved(app, session, response)
             return False
         self._vary(response)
         token = self._token_to_send(app, session, committed)
         if token is not None or committed.cookie is DELETE or committed.took_over:
             self._tell_client(app, session, committed, token, response)
         return True
+
+    def _tell_saved(self, app: Flask, session: FlaskSession, response: Response) -> None:
+        """What the app has saved before: without its new token the client would be logged out."""
+        untold = session._binding.untold if session._binding is not None else None
+        if untold is not None:
+            self._tell_client(app, session, untold, self._token_to_send(app, session, untold), response)
 
     def _tell_client(
         self, app: Flask, session: FlaskSession, committed: Committed, token: Token | None, response: Response
