@@ -124,12 +124,12 @@ class StoreAccess:
         """As `run`, on an event loop; those of one `binding` one after the other."""
         if binding is None:
             return await self._run_async(steps)
-        if binding.turn is None and not binding.written:  # most requests have one task that writes
-            binding.written = True
+        if binding.turn is None and not binding.being_written:  # most requests have one task that writes
+            binding.being_written = True
             try:
                 return await self._run_async(steps)
             finally:
-                binding.written = False
+                binding.being_written = False
                 _pass_turn(binding)
         if binding.turn is None:
             binding.turn = asyncio.Lock()

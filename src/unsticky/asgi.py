@@ -11,9 +11,9 @@ from anyio import move_on_after
 
 from .arrivals import LATE_BODY, Arrivals
 from .context import Arrival, RequestState, current
-from .disconnects import AsgiClient
+from .disconnects import listening
 from .errors import ClientDisconnected, DeadlineExceeded, SessionLimitReached, SessionUnavailable, SessionValueError
-from .session.commit import Committed, is_settled
+from .session.commit import Committed, is_settled, untold
 from .session.cookie import (
     Carrier,
     CookieFormat,
@@ -101,7 +101,8 @@ class WithSession:
             if arrival is not None and self._arrivals.expired(arrival):
                 await exchange.answer_late()
                 return
-            receive = _listening(self._arrivals, arrival, receive)
+            if arrival is not None and self._arrivals.listens:
+                receive = listening(arrival, receive)
         if self._at_once:
             session = self.sessions.bind_now(exchange, Session)
         elif self._lazy or (self._excluded and scope["path"].startswith(self._excluded)):
@@ -142,14 +143,6 @@ class WithSession:
         if self._state is not None:
             await self._state.aclose()
         await self.sessions.aclose()
-
-
-def _listening(arrivals: Arrivals, arrival: Arrival | None, receive: Receive) -> Receive:
-    """As `receive`; with pools, it notices the client's leaving, too."""
-    if arrival is None or not arrivals.listens:
-        return receive
-    arrival.client = client = AsgiClient(receive)
-    return client.receive
 
 
 def _has_session(scope: Scope, form: Carrier) -> bool:
@@ -286,10 +279,10 @@ class _Exchange(Inbound, RequestState):
         return headers
 
     def _with_saved(self, headers: ByteHeaders) -> ByteHeaders:
-        """With what the app has saved: without its new token the client would be logged out."""
+        """With what the app has saved."""
         session: Session | None = getattr(self, "session", None)  # none: it came too late to have one
-        untold = session._binding.untold if session is not None and session._binding is not None else None
-        return headers if untold is None else self._told(self._host.varied(headers), untold)
+        saved = None if session is None else untold(session)
+        return headers if saved is None else self._told(self._host.varied(headers), saved)
 
     def end(self) -> None:
         """The response is complete: outbound calls of background tasks are nobody's to wait for."""

@@ -11,12 +11,20 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
 from typing import Any, TypeVar
 
+from .context import Arrival
+
 T = TypeVar("T")
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 
 PATIENCE = 0.02  # seconds before anybody listens: most calls are done by then, and then it costs them no task
 _GONE = "http.disconnect"
+
+
+def listening(arrival: Arrival, receive: Receive) -> Receive:
+    """As `receive`, and the arrival has a client whose leaving is noticed."""
+    arrival.client = client = AsgiClient(receive)
+    return client.receive
 
 
 class AsgiClient:

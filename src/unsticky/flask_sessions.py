@@ -18,7 +18,7 @@ from .context import current
 from .flask_responses import answer, cookie_text, forbid_caching, vary_on
 from .flask_takeover import OldFlaskSessions, secret_keys
 from .session.binding import Binding
-from .session.commit import Committed, is_settled
+from .session.commit import Committed, is_settled, untold
 from .session.cookie import HeaderFormat, cookie_values, prefixed
 from .session.inbound import Device, Inbound, OldSession
 from .session.operations import Steps
@@ -174,10 +174,10 @@ class SessionInterface(flask.sessions.SessionInterface):
         return True
 
     def _tell_saved(self, app: Flask, session: FlaskSession, response: Response) -> None:
-        """What the app has saved before: without its new token the client would be logged out."""
-        untold = session._binding.untold if session._binding is not None else None
-        if untold is not None:
-            self._tell_client(app, session, untold, self._token_to_send(app, session, untold), response)
+        """What the app has saved before."""
+        saved = untold(session)
+        if saved is not None:
+            self._tell_client(app, session, saved, self._token_to_send(app, session, saved), response)
 
     def _tell_client(
         self, app: Flask, session: FlaskSession, committed: Committed, token: Token | None, response: Response

@@ -15,7 +15,7 @@ from .errors import DeadlineExceeded, SessionLimitReached, SessionUnavailable, S
 from .load import Meter
 from .pools import Pools
 from .reporting import ReportingApp
-from .session.commit import Committed
+from .session.commit import Committed, untold
 from .session.cookie import Header, Headers, carrier, token_header, with_session_headers
 from .session.inbound import Device, Inbound
 from .session.session import Session
@@ -227,13 +227,9 @@ class _Response:
         self._replaced = body
         replaces = [exc_info] if exc_info and self._started else []
         # What was committed or saved stays: without its new token the client would be logged out.
-        added = self._added if self._started else self._saved()
+        saved = untold(self._session)
+        added = self._added if self._started or saved is None else self._telling(saved)
         self._start_response(status, plain_headers(body, *headers, *added), *replaces)
-
-    def _saved(self) -> list[Header]:
-        """What the app has saved, and the client has not been told of."""
-        binding = self._session._binding
-        return [] if binding is None or binding.untold is None else self._telling(binding.untold)
 
     def _telling(self, committed: Committed) -> list[Header]:
         unsticky, permanent = self._unsticky, dict.get(self._session, "_permanent")

@@ -32,6 +32,7 @@ class Binding:
         "_announce",
         "_made",
         "_report",
+        "being_written",
         "changed",
         "closed",
         "ended",
@@ -57,7 +58,6 @@ class Binding:
         "undecodable",
         "untold",
         "values",
-        "written",
     )
 
     def __init__(
@@ -102,7 +102,7 @@ class Binding:
         self.joining = ""
         self.unavailable: SessionUnavailable | None = None
         self.closed = False  # the response's headers are sent
-        self.written = False  # by a task, just now, on an event loop
+        self.being_written = False  # by a task on an event loop
         self.turn: Any = None  # a lock, which those that write hold once two have come at the same time
         self.untold: Any = None  # what an early commit has for the client, once the headers go out
 

@@ -17,7 +17,7 @@ from .token import Token
 from .updating import update
 from .writing import KEEP, UNUSED, Committed, Cookie, keep_untold, with_untold
 
-__all__ = ["UNUSED", "Committed", "Cookie", "commit", "is_settled", "reload", "save", "settled"]
+__all__ = ["UNUSED", "Committed", "Cookie", "commit", "is_settled", "reload", "save", "settled", "untold"]
 
 
 def commit(session: Session) -> Steps[Committed]:
@@ -66,6 +66,12 @@ def is_settled(session: Session) -> bool:
         if lifetime.renewal is not None or lifetime.touch_due(binding.record, binding.now()):
             return False
     return not session._lent or binding.holds_plainly()
+
+
+def untold(session: Session) -> Committed | None:
+    """What the app has saved, and the client has not been told of: without its new token it would be logged out."""
+    binding = session._binding
+    return None if binding is None else binding.untold
 
 
 def settled(session: Session) -> Committed | None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Any, cast
@@ -38,18 +38,14 @@ def connected(
     error: OSError = OSError("no address")
     found = addresses(host, port, deadline)
     for place, (family, kind, protocol, _, address) in enumerate(found, 1):
-        peer = socket.socket(family, kind, protocol)
         try:
-            peer.settimeout(seconds_left(deadline) / (1 if place == len(found) else 2))
-            peer.connect(address)
-            tune(peer)
+            with _made(family, kind, protocol) as peer:
+                peer.settimeout(seconds_left(deadline) / (1 if place == len(found) else 2))
+                peer.connect(address)
+                tune(peer)
             return peer
         except OSError as failed:
             error = failed
-            peer.close()
-        except BaseException:
-            peer.close()
-            raise
     raise error
 
 
@@ -64,20 +60,28 @@ async def connected_async(
     error: OSError = OSError("no address")
     found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     for place, (family, kind, protocol, _, address) in enumerate(found, 1):
-        peer, patience = socket.socket(family, kind, protocol), patience / 2
+        patience /= 2
         try:
-            peer.setblocking(False)
-            async with asyncio.timeout(patience if place < len(found) else None):
-                await loop.sock_connect(peer, address)
-            tune(peer)
+            with _made(family, kind, protocol) as peer:
+                peer.setblocking(False)
+                async with asyncio.timeout(patience if place < len(found) else None):
+                    await loop.sock_connect(peer, address)
+                tune(peer)
             return peer
         except OSError as failed:  # TimeoutError is one
             error = failed
-            peer.close()
-        except BaseException:
-            peer.close()
-            raise
     raise error
+
+
+@contextmanager
+def _made(family: int, kind: int, protocol: int) -> Iterator[socket.socket]:
+    """A socket, which is closed if the body fails."""
+    peer = socket.socket(family, kind, protocol)
+    try:
+        yield peer
+    except BaseException:
+        peer.close()
+        raise
 
 
 def addresses(host: str, port: int | None, deadline: float) -> Sequence[Any]:
